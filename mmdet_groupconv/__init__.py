@@ -1,0 +1,3 @@
+"""MMDetection backbones with learned and dynamic grouped convolutions."""
+
+__version__ = '0.1.0'

@@ -1,0 +1,52 @@
+"""MMDetection's ResNet with a method's own blocks."""
+
+from mmdet.models.backbones.resnet import Bottleneck, ResNet
+from torch import nn
+
+
+class GroupedResNet(ResNet):
+    """Base of the grouped ResNets: builds the method's blocks, keeps all that the parent does.
+
+    blocks: class attribute, the method's stand-ins for (BasicBlock, Bottleneck).
+    method: arguments that every block of the method takes.
+    Other arguments: MMDetection's ``ResNet``.
+    """
+
+    blocks: tuple[type, type]
+
+    def __init__(self, depth: int, method: dict, **kwargs) -> None:
+        for name in ('conv_cfg', 'dcn'):
+            if kwargs.get(name) is not None:
+                raise ValueError(
+                    f'{name}={kwargs[name]} of {type(self).__name__}: expected None, the '
+                    'convolutions of its blocks are grouped by the method'
+                )
+        if depth not in self.arch_settings:
+            raise ValueError(f'depth={depth} of {type(self).__name__}: expected one of '
+                             f'{sorted(self.arch_settings)}')  # fmt: skip
+        parent_block, repeats = self.arch_settings[depth]
+        block = self.blocks[parent_block is Bottleneck]
+        if kwargs.get('plugins') is not None and parent_block is not Bottleneck:
+            raise ValueError(f'plugins of {type(self).__name__}: depth={depth} takes none, '
+                             'only the bottleneck depths (50, 101, 152) do')  # fmt: skip
+        self.arch_settings = {depth: (block, repeats)}
+        self._method = method
+        self._default_init = kwargs.get('init_cfg') is None and kwargs.get('pretrained') is None
+        super().__init__(depth, **kwargs)
+
+    def make_res_layer(self, **kwargs) -> nn.Module:
+        """One stage. The parent zero-initialises by the block's identity, which ours fails."""
+        stage = f'layer{len(self.res_layers) + 1}'
+        self._check_width(f'{stage}.0', kwargs['planes'], **self._method)
+        if self._default_init and self.zero_init_residual:
+            last_norm = 'norm3' if issubclass(kwargs['block'], Bottleneck) else 'norm2'
+            kwargs['init_cfg'] = dict(type='Constant', val=0, override=dict(name=last_norm))
+        return super().make_res_layer(**kwargs, **self._method)
+
+    def train(self, mode: bool = True) -> 'GroupedResNet':
+        """As the parent's, and returns self."""
+        super().train(mode)
+        return self
+
+    def _check_width(self, layer: str, width: int, **method) -> None:
+        """Raise ValueError where the method can't group convolutions of `width` channels."""

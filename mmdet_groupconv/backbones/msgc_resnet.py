@@ -1,0 +1,109 @@
+"""ResNet with middle spectrum grouped convolutions (MSGC, arXiv 2304.06305, section 3)."""
+
+from mmdet.models.backbones.resnet import BasicBlock, Bottleneck
+from mmdet.registry import MODELS
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from ..layers import Gate, GatePool, add_gate_nets, make_gate
+from .grouped_resnet import GroupedResNet
+
+
+class _GatedBlock(nn.Module):
+    """What both residual blocks share: gates from the pooled input, then one conv after another.
+
+    layout: how each conv is gated, as (in channels, heads, whether attention multiplies too).
+    """
+
+    reduction: int
+
+    def _add_gates(self, inplanes: int, layout: list[tuple[int, int, bool]]) -> None:
+        self.gate_pool = GatePool()
+        self.gated = [str(number) for number in range(1, len(layout) + 1)]
+        for suffix, (channels, heads, attention) in zip(self.gated, layout, strict=True):
+            add_gate_nets(self, suffix, inplanes, channels, heads, self.reduction, attention)
+        # A plugin between two convs mixes channels: then nothing can be said to be unread.
+        self.readers = {
+            reader: sources
+            for reader, sources in self.readers.items()
+            if not any(getattr(self, f'after_{name}_plugin_names', ()) for name in sources)
+        }
+
+    def gates(self, x: Tensor) -> list[Gate]:
+        """One gate a conv, from the block's input. x: ``[B, inplanes, H, W]``."""
+        pooled = self.gate_pool(x)
+        return [make_gate(self, suffix, pooled) for suffix in self.gated]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: ``[B, inplanes, H, W]``. Returns ``[B, planes * expansion, H', W']``."""
+        # Gates stay outside of the checkpoint: drawn once, and the MAC loss reaches their nets.
+        gates = self.gates(x)
+        if self.with_cp and x.requires_grad:
+            out = checkpoint(self._residual, x, gates, use_reentrant=False)
+        else:
+            out = self._residual(x, gates)
+        return self.relu(out)
+
+    def _residual(self, x: Tensor, gates: list[Gate]) -> Tensor:
+        out = x
+        for suffix, gate in zip(self.gated, gates, strict=True):
+            out = getattr(self, f'conv{suffix}')(out, gate)
+            out = getattr(self, f'norm{suffix}')(out)
+            if suffix != self.gated[-1]:
+                out = self.relu(out)
+            if getattr(self, 'with_plugins', False):
+                out = self.forward_plugin(out, getattr(self, f'after_conv{suffix}_plugin_names'))
+        return out + (x if self.downsample is None else self.downsample(x))
+
+
+class MSGCBasicBlock(_GatedBlock, BasicBlock):
+    """conv1 reads by one gate, conv2 by one a head; attention on both.
+
+    heads: of conv2; divides `planes`. Other arguments: MMDetection's ``BasicBlock``.
+    """
+
+    reduction = 4
+    readers = {'conv2': ('conv1',)}  # noqa: RUF012
+
+    def __init__(self, inplanes: int, planes: int, *, heads: int, attention: bool, **kwargs):
+        BasicBlock.__init__(self, inplanes, planes, **{**kwargs, **GATED_CONVS})
+        self._add_gates(inplanes, [(inplanes, 1, attention), (planes, heads, attention)])
+
+
+class MSGCBottleneck(_GatedBlock, Bottleneck):
+    """conv1 and conv3 read by one gate, conv2 by one a head; attention on conv2 alone.
+
+    heads: of conv2; divides `planes`. Other arguments: MMDetection's ``Bottleneck``.
+    """
+
+    reduction = 8
+    readers = {'conv2': ('conv1',), 'conv3': ('conv2',)}  # noqa: RUF012
+
+    def __init__(self, inplanes: int, planes: int, *, heads: int, attention: bool, **kwargs):
+        Bottleneck.__init__(self, inplanes, planes, **{**kwargs, **GATED_CONVS})
+        self._add_gates(
+            inplanes, [(inplanes, 1, False), (planes, heads, attention), (planes, 1, False)]
+        )
+
+
+GATED_CONVS = dict(conv_cfg=dict(type='GroupedConv2d'))
+
+
+@MODELS.register_module()
+class MSGCResNet(GroupedResNet):
+    """MMDetection's ``ResNet`` whose block convolutions read the channels that the image needs.
+
+    heads: groups of the 3x3 convolution that is grouped in each block; divides the block's width.
+    attention: also weigh the channels that are read (section 3.4).
+    Other arguments and all state-dict keys: MMDetection's ``ResNet``; ``conv_cfg`` and ``dcn``,
+    which would replace the gated convolutions, raise ValueError.
+    """
+
+    blocks = (MSGCBasicBlock, MSGCBottleneck)
+
+    def __init__(self, depth: int, *, heads: int = 4, attention: bool = False, **kwargs) -> None:
+        super().__init__(depth, dict(heads=heads, attention=attention), **kwargs)
+
+    def _check_width(self, layer: str, width: int, heads: int, **_) -> None:
+        if not isinstance(heads, int) or heads < 1 or width % heads:
+            raise ValueError(f'heads={heads} does not divide out_channels={width} of {layer}.conv2')

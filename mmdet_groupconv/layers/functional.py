@@ -1,0 +1,115 @@
+"""The one operation behind all methods: a convolution whose connections are gated group by group.
+
+    y[b, k] = bias[k] + sum_c gate[b, group(k), c] * (weight[k, c] (*) x[b, c])
+
+It has two exact forms. *Features*: multiply the input by each group's gate, one copy a group.
+*Folded*: multiply the weights by the gate, one convolution a sample. The first costs memory
+traffic on large maps, the second on large weights, so the smaller tensor is the one multiplied.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.modules.utils import _pair
+
+
+def grouped_conv2d(
+    x: Tensor,
+    weight: Tensor,
+    gate: Tensor,
+    assign: Tensor | None = None,
+    bias: Tensor | None = None,
+    stride: int | tuple[int, int] = 1,
+    padding: int | tuple[int, int] = 0,
+    dilation: int | tuple[int, int] = 1,
+) -> Tensor:
+    """Convolve `x` with connections gated per group; differentiable in every float argument.
+
+    x: ``[B, C, H, W]``. weight: ``[K, C, kh, kw]``, the dense shape.
+    gate: ``[B or 1, G, C]``; 0 means that the group does not read the channel.
+    assign: filter -> group, as ``[K]`` int64 or ``[K, G]`` one-hot float (gradients flow through
+    it); None for G equal, contiguous heads. bias: ``[K]``. Returns ``[B, K, H', W']``.
+
+    Raises ValueError where shapes disagree.
+    """
+    _check(x, weight, gate, assign)
+    geometry = _pair(stride), _pair(padding), _pair(dilation)
+    if gate.size(0) == 1:
+        connections = connection(gate, assign, weight.size(0))[0]  # [K, C]
+        return F.conv2d(x, _scale(weight, connections), bias, *geometry)
+    if _is_float(assign) or _folding_pays(x, weight, gate.size(1)):
+        return _folded(x, weight, connection(gate, assign, weight.size(0)), bias, geometry)
+    if assign is None:
+        return _equal_heads(x, weight, gate, bias, geometry)
+    return _ragged_groups(x, weight, gate, assign, bias, geometry)
+
+
+def connection(gate: Tensor, assign: Tensor | None, out_channels: int) -> Tensor:
+    """Spread the groups' gates over their filters: ``[B, G, C]`` -> ``[B, K, C]``.
+
+    assign: as in :func:`grouped_conv2d`.
+    """
+    if assign is None:
+        return gate.repeat_interleave(out_channels // gate.size(1), dim=1)
+    if _is_float(assign):
+        return assign.to(gate.dtype) @ gate
+    return gate.index_select(1, assign)
+
+
+def _folding_pays(x: Tensor, weight: Tensor, groups: int) -> bool:
+    # Elements that each form writes for a sample: K*C*kh*kw weights or G*C*H*W features.
+    filters, _, kh, kw = weight.shape
+    return filters * kh * kw <= groups * x.size(2) * x.size(3)
+
+
+def _folded(x: Tensor, weight: Tensor, connections: Tensor, bias: Tensor | None, geometry) -> Tensor:
+    batch, (filters, channels, kh, kw) = x.size(0), weight.shape
+    own = _scale(weight, connections).reshape(batch * filters, channels, kh, kw)
+    x = x.reshape(1, batch * channels, *x.shape[2:])
+    bias = None if bias is None else bias.repeat(batch)
+    y = F.conv2d(x, own, bias, *geometry, groups=batch)  # [1, B*K, H', W']
+    return y.view(batch, filters, *y.shape[2:])
+
+
+def _equal_heads(x: Tensor, weight: Tensor, gate: Tensor, bias: Tensor | None, geometry) -> Tensor:
+    gate = gate.to(x.dtype)[..., None, None]  # [B, G, C, 1, 1]
+    read = (x[:, None] * gate).flatten(1, 2)  # [B, G*C, H, W]
+    return F.conv2d(read, weight, bias, *geometry, groups=gate.size(1))
+
+
+def _ragged_groups(
+    x: Tensor, weight: Tensor, gate: Tensor, assign: Tensor, bias: Tensor | None, geometry
+) -> Tensor:
+    members = [(assign == group).nonzero()[:, 0] for group in range(gate.size(1))]
+    gate = gate.to(x.dtype)[..., None, None]  # [B, G, C, 1, 1]
+    parts = [
+        F.conv2d(x * gate[:, g], weight[k], None if bias is None else bias[k], *geometry)
+        for g, k in enumerate(members)
+        if len(k)
+    ]
+    return torch.cat(parts, dim=1)[:, torch.cat(members).argsort()]
+
+
+def _scale(weight: Tensor, connections: Tensor) -> Tensor:
+    return weight * connections.to(weight.dtype)[..., None, None]
+
+
+def _is_float(assign: Tensor | None) -> bool:
+    return assign is not None and assign.is_floating_point()
+
+
+def _check(x: Tensor, weight: Tensor, gate: Tensor, assign: Tensor | None) -> None:
+    filters, channels = weight.shape[:2]
+    if x.dim() != 4 or x.size(1) != channels:
+        raise ValueError(f'x has shape {tuple(x.shape)}, expected [B, {channels}, H, W]')
+    if gate.dim() != 3 or gate.size(0) not in (1, x.size(0)) or gate.size(2) != channels:
+        raise ValueError(
+            f'gate has shape {tuple(gate.shape)}, expected [{x.size(0)} or 1, groups, {channels}]'
+        )
+    groups = gate.size(1)
+    if assign is None and filters % groups:
+        raise ValueError(f'heads={groups} does not divide out_channels={filters}')
+    if assign is not None and tuple(assign.shape) not in ((filters,), (filters, groups)):
+        raise ValueError(
+            f'assign has shape {tuple(assign.shape)}, expected [{filters}] or [{filters}, {groups}]'
+        )
