@@ -94,7 +94,9 @@ def _missing_operator(value: object) -> str | None:
         function = vars(value).get('__init__')
     else:
         function = value
-    if type(function) is not FunctionType or function.__module__.split('.')[0] not in _PACKAGES:
+    if type(function) is not FunctionType:
+        return None
+    if str(function.__module__).split('.')[0] not in _PACKAGES:
         return None
     # A placeholder names nothing but the error: a real function that may raise it names more.
     if function.__code__.co_names != ('RuntimeError',):

@@ -190,7 +190,8 @@ def sigmoid_focal_loss_forward(
         gamma: exponent of the modulating factor.
         alpha: weight of the positives; the negatives have 1 - alpha.
     """
-    logits, sign, balance = _focal_terms(input, target, weight, alpha)
+    sign, balance = _focal_terms(input, target, weight, alpha)
+    logits = sign * input
     output.copy_(-balance * torch.sigmoid(-logits).pow(gamma) * F.logsigmoid(logits))
 
 
@@ -203,7 +204,8 @@ def sigmoid_focal_loss_backward(
         grad_input: (N, C), overwritten.
         input, target, weight, gamma, alpha: as in :func:`sigmoid_focal_loss_forward`.
     """
-    logits, sign, balance = _focal_terms(input, target, weight, alpha)
+    sign, balance = _focal_terms(input, target, weight, alpha)
+    logits = sign * input
     wrong = torch.sigmoid(-logits)
     slope = wrong - gamma * torch.sigmoid(logits) * F.logsigmoid(logits)
     grad_input.copy_(-sign * balance * wrong.pow(gamma) * slope)
@@ -264,15 +266,15 @@ def _require_average(pool_mode: int) -> None:
 
 def _focal_terms(
     input: Tensor, target: Tensor, weight: Tensor, alpha: float
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Logit of the right answer, its sign against the input and its weight, (N, C) each."""
+) -> tuple[Tensor, Tensor]:
+    """(N, C) each: 1 for a positive and -1 for a negative, and the weight of the element."""
     positive = target[:, None] == torch.arange(input.size(1), device=target.device)
-    logits = input.to(_compute_dtype(input))
-    sign = torch.where(positive, logits.new_tensor(1.0), logits.new_tensor(-1.0))
-    balance = torch.where(positive, logits.new_tensor(alpha), logits.new_tensor(1 - alpha))
+    one = torch.ones((), dtype=_compute_dtype(input), device=input.device)
+    sign = torch.where(positive, one, -one)
+    balance = torch.where(positive, alpha * one, (1 - alpha) * one)
     if weight.numel():
         # The compiled kernel reads past the end of weight for background rows.
         known = (target >= 0) & (target < input.size(1))
-        of_row = weight.to(logits.dtype)[target.clamp(0, input.size(1) - 1)]
-        balance = balance * torch.where(known, of_row, torch.ones_like(of_row))[:, None]
-    return logits * sign, sign, balance
+        of_row = weight.to(one.dtype)[target.clamp(0, input.size(1) - 1)]
+        balance = balance * torch.where(known, of_row, one)[:, None]
+    return sign, balance

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import tempfile
 import time
+import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,13 @@ from mmdet.registry import DATASETS
 from rich.console import Console
 from rich.progress import track
 
-from .render import CLASSES, Scene, render_scene
+from .render import CLASSES, render_scene
 
 GENERATOR_VERSION = 1
 """Raise it with every change to the pictures, so that sets made before are made anew."""
 
 SPLITS = ('train', 'val')
+ANN_FILE = 'annotations/{split}.json'
 MIN_IMAGE_SIZE = 64
 JPEG_QUALITY = 95
 ABANDONED_SECONDS = 3600
@@ -55,8 +57,9 @@ class ScenesDataset(CocoDataset):
         **kwargs: as for :class:`CocoDataset`, without ``ann_file`` and ``data_prefix``.
 
     Raises:
-        ValueError: an argument is out of its range.
-        OSError: ``data_root`` cannot be written, or its annotation file is somebody else's.
+        ValueError: an argument is out of its range, or the annotation file in ``data_root`` was
+            made by something else and so must not be replaced.
+        OSError: ``data_root`` cannot be written.
     """
 
     METAINFO = {  # noqa: RUF012 - the form that mmengine reads
@@ -80,9 +83,9 @@ class ScenesDataset(CocoDataset):
         seed: int = 0,
         **kwargs: Any,
     ) -> None:
-        ann_file = prepare_scenes(data_root, split, num_images, image_size, seed)
+        prepare_scenes(data_root, split, num_images, image_size, seed)
         super().__init__(
-            ann_file=os.path.relpath(ann_file, data_root),
+            ann_file=ANN_FILE.format(split=split),
             data_root=data_root,
             data_prefix={'img': split},
             **kwargs,
@@ -106,16 +109,17 @@ def prepare_scenes(
         ``{data_root}/{split}``.
 
     Raises:
-        ValueError: an argument is out of its range.
-        OSError: ``data_root`` cannot be written, or its annotation file is somebody else's.
+        ValueError: an argument is out of its range, or the annotation file in ``data_root`` was
+            made by something else and so must not be replaced.
+        OSError: ``data_root`` cannot be written.
     """
     spec = _SetSpec.checked(split, num_images, image_size, seed)
     split_dir = Path(data_root) / split
-    ann_file = Path(data_root) / 'annotations' / f'{split}.json'
+    ann_file = Path(data_root) / ANN_FILE.format(split=split)
     set_dir = split_dir / spec.folder
-    if _made_from(ann_file) == asdict(spec) and set_dir.is_dir():
-        return ann_file
     try:
+        if _made_from(ann_file) == asdict(spec) and set_dir.is_dir():
+            return ann_file
         split_dir.mkdir(parents=True, exist_ok=True)
         ann_file.parent.mkdir(exist_ok=True)
         _remove_abandoned(split_dir)
@@ -149,7 +153,8 @@ class _SetSpec:
         for name, value, least in (('num_images', num_images, 1), ('seed', seed, 0)):
             if not isinstance(value, int) or value < least:
                 raise ValueError(f'{name}: expected an integer >= {least}, found {value!r}')
-        size = (image_size, image_size) if isinstance(image_size, int) else tuple(image_size)
+        is_pair = isinstance(image_size, Sequence)
+        size = tuple(image_size) if is_pair else (image_size, image_size)
         if len(size) != 2 or any(not isinstance(s, int) or s < MIN_IMAGE_SIZE for s in size):
             raise ValueError(
                 f'image_size: expected an integer >= {MIN_IMAGE_SIZE} or (width, height) of such, '
@@ -173,14 +178,14 @@ def _made_from(ann_file: Path) -> dict[str, Any] | None:
     """Parameters an annotation file was made with, None without a file.
 
     Raises:
-        FileExistsError: the file was not made here, so it must not be replaced.
+        ValueError: the file was not made here, so it must not be replaced.
     """
     if not ann_file.is_file():
         return None
     try:
         return json.loads(ann_file.read_text())['info']['scenes']
     except (ValueError, KeyError, TypeError) as error:
-        raise FileExistsError(
+        raise ValueError(
             f'data_root: expected an annotation file made by ScenesDataset or none, found '
             f'{ann_file}, which has no info.scenes; name another folder'
         ) from error
@@ -188,9 +193,9 @@ def _made_from(ann_file: Path) -> dict[str, Any] | None:
 
 def _make_set(spec: _SetSpec, set_dir: Path) -> None:
     """Render a set beside ``set_dir`` and rename it there, unless another process was first."""
-    partial = Path(tempfile.mkdtemp(prefix=PARTIAL_PREFIX, dir=set_dir.parent))
+    partial = set_dir.parent / f'{PARTIAL_PREFIX}{uuid.uuid4().hex}'
     try:
-        partial.chmod(0o755)  # mkdtemp shuts out other users
+        partial.mkdir()
         scenes = []
         for index in track(
             range(spec.num_images),
@@ -259,19 +264,18 @@ def _coco_dict(
 
 
 def _copy_atomically(source: Path, target: Path) -> None:
-    handle, partial = tempfile.mkstemp(prefix=PARTIAL_PREFIX, dir=target.parent)
-    os.close(handle)
+    partial = target.parent / f'{PARTIAL_PREFIX}{uuid.uuid4().hex}'
     try:
-        shutil.copy(source, partial)
-        os.replace(partial, target)
-    except OSError:
-        os.unlink(partial)
-        raise
+        shutil.copyfile(source, partial)
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def _remove_abandoned(split_dir: Path) -> None:
     """Remove what killed processes left; a folder at work gets a new file all the time."""
     oldest = time.time() - ABANDONED_SECONDS
     for partial in split_dir.glob(f'{PARTIAL_PREFIX}*'):
-        if partial.stat().st_mtime < oldest:
-            shutil.rmtree(partial, ignore_errors=True)
+        with suppress(FileNotFoundError):  # its process may rename or remove it right now
+            if partial.stat().st_mtime < oldest:
+                shutil.rmtree(partial, ignore_errors=True)

@@ -115,9 +115,10 @@ class MacMeter:
 
     def __init__(self, root: nn.Module) -> None:
         self.root = root
-        self._rows: dict[nn.Module, list[LayerMacs]] = {}
         self._handles: list = []
-        self._last_conv = (None, None)  # its output (weakly) and its row: whose norm comes next
+        self._rows: dict[nn.Module, list[LayerMacs]]
+        self._last_conv: tuple  # its output (weakly) and its row: whose norm may come next
+        self.reset()
 
     def __enter__(self) -> 'MacMeter':
         for name, module, in_gate_net in _counted_modules(self.root):
@@ -133,8 +134,13 @@ class MacMeter:
         """The MACs counted since the last call, which are then forgotten."""
         self._find_unread()
         rows = [row for calls in self._rows.values() for row in calls]
-        self._rows = {}
+        self.reset()
         return Macs(rows)
+
+    def reset(self) -> None:
+        """Forget what was counted, e.g. what activation checkpointing computed a second time."""
+        self._rows = {}
+        self._last_conv = (None, None)
 
     def _attach(self, name: str, module: nn.Module, in_gate_net: bool) -> None:
         if isinstance(module, GroupedConv2d):
