@@ -64,7 +64,7 @@ def test_objects_differ_from_what_surrounds_them(scenes):
             around = cv2.dilate(mask, np.ones((9, 9))) - cv2.dilate(mask, np.ones((3, 3)))
             inside, outside = cv2.mean(scene.image, mask)[:3], cv2.mean(scene.image, around)[:3]
             contrast.append(np.linalg.norm(np.subtract(inside, outside)))
-    assert np.quantile(contrast, 0.05) > 40
+    assert np.quantile(contrast, 0.05) > 65
 
 
 def test_at_least_half_of_every_object_is_visible(monkeypatch):

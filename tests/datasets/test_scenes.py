@@ -16,7 +16,7 @@ from pycocotools.coco import COCO
 
 import mmdet_groupconv.datasets.scenes as scenes_module
 from mmdet_groupconv.datasets import ScenesDataset
-from mmdet_groupconv.datasets.render import CLASSES
+from mmdet_groupconv.datasets.render import CLASSES, render_scene
 from mmdet_groupconv.datasets.scenes import prepare_scenes
 
 SIZE = 96
@@ -72,6 +72,17 @@ def test_smaller_set_is_a_prefix_of_a_larger_one(tmp_path):
         assert small.get_data_info(index)['instances'] == large.get_data_info(index)['instances']
 
 
+def test_ground_truth_is_that_of_the_rendered_scene(tmp_path):
+    dataset = build(tmp_path, num_images=3, seed=7)
+    rng = np.random.default_rng(np.random.SeedSequence(7, spawn_key=(0, 2)))
+    scene = render_scene(rng, SIZE, SIZE)
+    info = dataset.get_data_info(2)
+    assert [i['bbox_label'] for i in info['instances']] == scene.labels.tolist()
+    assert [i['bbox'] for i in info['instances']] == scene.boxes.tolist()
+    difference = cv2.absdiff(cv2.imread(info['img_path']), scene.image)
+    assert difference.mean() < 8
+
+
 def test_train_and_val_share_no_image(tmp_path):
     train, val = build(tmp_path, split='train'), build(tmp_path, split='val')
     assert not set(image_bytes(train)) & set(image_bytes(val))
@@ -121,6 +132,14 @@ def test_changed_parameters_leave_a_reader_its_images(tmp_path):
     assert image_bytes(reader) == before
 
 
+def test_earlier_parameters_bring_the_earlier_set_back(tmp_path):
+    ann_file = Path(build(tmp_path).ann_file)
+    before = ann_file.read_bytes()
+    build(tmp_path, seed=1)
+    build(tmp_path)
+    assert ann_file.read_bytes() == before
+
+
 def test_lost_images_are_made_again(tmp_path):
     dataset = build(tmp_path)
     before = image_bytes(dataset)
@@ -138,26 +157,21 @@ def test_two_processes_at_once_make_one_good_set(tmp_path):
     )
     package_root = Path(scenes_module.__file__).parents[2]
     environment = {**os.environ, 'PYTHONPATH': str(package_root), 'OMP_NUM_THREADS': '1'}
-    builders = [
-        subprocess.Popen(
-            [sys.executable, '-c', script, str(tmp_path)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=environment,
-            text=True,
-        )
-        for _ in range(2)
-    ]
-    for builder in builders:
-        while builder.stdout.readline() not in ('ready\n', ''):
+    with subprocess.Popen(
+        [sys.executable, '-c', script, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=environment,
+        text=True,
+    ) as other:
+        while other.stdout.readline() not in ('ready\n', ''):
             pass
-    for builder in builders:
-        builder.stdin.write('\n')
-        builder.stdin.flush()
-    for builder in builders:
-        builder.communicate(timeout=60)
-    assert [builder.returncode for builder in builders] == [0, 0]
+        other.stdin.write('\n')
+        other.stdin.flush()
+        prepare_scenes(tmp_path, 'train', 40, SIZE, 0)
+        other.communicate(timeout=60)
+    assert other.returncode == 0
     assert_complete(tmp_path / 'annotations' / 'train.json', 'train', 40)
     assert len(list((tmp_path / 'train').iterdir())) == 1
 

@@ -1,0 +1,32 @@
+"""MACs for the gates of real images."""
+
+from pathlib import Path
+
+from mmcv.transforms import Compose
+from mmdet.utils import get_test_pipeline_cfg
+from mmengine.config import Config
+from rich.progress import track
+from torch import nn
+
+from .macs import MacReport, count_macs, mean_report
+
+SUFFIXES = '.jpg', '.jpeg', '.png', '.bmp', '.webp'
+
+
+def count_macs_of_images(model: nn.Module, cfg: Config, folder: str) -> MacReport:
+    """The mean report over a folder's images, each at its own size in the config's test pipeline.
+
+    Raises FileNotFoundError where the folder holds no image.
+    """
+    paths = sorted(p for p in Path(folder).glob('*') if p.suffix.lower() in SUFFIXES)
+    if not paths:
+        raise FileNotFoundError(f'{folder} holds no image, expected files in {", ".join(SUFFIXES)}')
+    steps = [step for step in get_test_pipeline_cfg(cfg) if 'LoadAnnotations' not in step['type']]
+    pipeline = Compose(steps)
+    reports = []
+    for path in track(paths, 'counting'):
+        packed = pipeline(dict(img_path=str(path), img_id=0))
+        batch = dict(inputs=[packed['inputs']], data_samples=[packed['data_samples']])
+        images = model.data_preprocessor(batch, training=False)['inputs']
+        reports.append(count_macs(model, tuple(images.shape[-2:]), images))
+    return mean_report(reports)

@@ -1,0 +1,52 @@
+"""State dicts from files; nothing in a file is ever executed."""
+
+import os
+from pickle import UnpicklingError
+
+import numpy as np
+import torch
+from mmengine.logging import HistoryBuffer
+from torch import Tensor
+
+# What MMEngine's own checkpoints hold besides tensors: its log buffers.
+_SAFE = [
+    HistoryBuffer,
+    np.ndarray,
+    np.dtype,
+    np._core.multiarray._reconstruct,
+    np._core.multiarray.scalar,
+    *(type(np.dtype(kind)) for kind in ('float32', 'float64', 'int32', 'int64')),
+]
+
+
+def read_state_dict(path: str | os.PathLike, prefix: str = '') -> dict[str, Tensor]:
+    """The state dict of a checkpoint file, on the CPU.
+
+    Understands a bare state dict and the keys ``state_dict`` and ``model`` around it; strips
+    DataParallel's ``module.``. prefix: keep only the keys below it, without it.
+
+    Raises FileNotFoundError, and ValueError for a file that is no checkpoint, that would need to
+    run code (a pickled model), or that holds nothing below `prefix`.
+    """
+    if not os.path.isfile(path):
+        raise FileNotFoundError(f'checkpoint {path} not found')
+    try:
+        with torch.serialization.safe_globals(_SAFE):
+            content = torch.load(path, map_location='cpu', weights_only=True)
+    except UnpicklingError as error:
+        raise ValueError(
+            f'checkpoint {path} holds more than tensors or is damaged, so it is not read; expected '
+            f'a file written by torch.save(model.state_dict(), ...) ({str(error).splitlines()[0]})'
+        ) from error
+    except (RuntimeError, EOFError, OSError) as error:
+        raise ValueError(f'checkpoint {path} can not be read: {error}') from error
+    for key in ('state_dict', 'model'):
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not any(isinstance(v, Tensor) for v in content.values()):
+        raise ValueError(f'checkpoint {path} holds {type(content).__name__}, expected a state dict')
+    state = {key.removeprefix('module.'): value for key, value in content.items()}
+    state = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    if not state:
+        raise ValueError(f'checkpoint {path} has no keys that begin with {prefix!r}')
+    return state

@@ -1,0 +1,108 @@
+"""From a config file and a command line to a runner, with every input checked on the way."""
+
+import os.path as osp
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+from pathlib import Path
+
+from mmdet.registry import MODELS, RUNNERS
+from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.registry import init_default_scope
+from mmengine.runner import Runner, find_latest_checkpoint
+from torch import nn
+
+from ..checkpoints import check_fit, read_state_dict
+
+_GATE_NETS = ('maskgen', 'attgen')
+_CLASSIFIERS = ('fc.', 'classifier.', 'head.')
+
+
+def add_run_options(parser: ArgumentParser) -> None:
+    """The options that MMDetection's tools share."""
+    parser.add_argument('--work-dir', help='where logs, checkpoints and metrics are written')
+    parser.add_argument(
+        '--cfg-options',
+        nargs='+',
+        action=DictAction,
+        metavar='KEY=VALUE',
+        help='override settings of the config, e.g. model.backbone.heads=8 key="[a,b]"',
+    )
+    parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none')
+    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
+
+
+def load_config(args: Namespace) -> Config:
+    """The config with the command line's overrides; ``work_dir`` is always set.
+
+    Raises FileNotFoundError for a missing file.
+    """
+    if not osp.isfile(args.config):
+        raise FileNotFoundError(f'config {args.config} not found')
+    cfg = Config.fromfile(args.config)
+    if getattr(args, 'cfg_options', None):
+        cfg.merge_from_dict(args.cfg_options)
+    cfg.launcher = getattr(args, 'launcher', 'none')
+    default = osp.join('work_dirs', Path(args.config).stem)
+    cfg.work_dir = getattr(args, 'work_dir', None) or cfg.get('work_dir') or default
+    return cfg
+
+
+def build_runner(cfg: Config, modes: tuple[str, ...]) -> Runner:
+    """Check what `modes` ('train', 'val', 'test') need, then build the runner with its data.
+
+    Raises FileNotFoundError and ValueError that name the file or key, before a file is written.
+    """
+    _check_annotations(cfg, modes)
+    _check_checkpoints(cfg, build_model(cfg), modes)
+    runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    for mode in modes:
+        getattr(runner, f'{mode}_loop')  # builds the data set and the metric
+    return runner
+
+
+def build_model(cfg: Config) -> nn.Module:
+    """The config's model, its weights not yet initialised."""
+    init_default_scope(cfg.get('default_scope', 'mmdet'))
+    return MODELS.build(cfg.model)
+
+
+def _check_annotations(cfg: Config, modes: tuple[str, ...]) -> None:
+    for mode in modes:
+        for dataset in _datasets(cfg.get(f'{mode}_dataloader', {}).get('dataset')):
+            path = osp.join(dataset.get('data_root') or '', dataset.get('ann_file') or '')
+            if dataset.get('ann_file') and '://' not in path and not osp.isfile(path):
+                raise FileNotFoundError(f'annotation file {path} of {mode}_dataloader not found')
+
+
+def _datasets(cfg: ConfigDict | list | None) -> Iterator[ConfigDict]:
+    if isinstance(cfg, list | tuple):
+        for item in cfg:
+            yield from _datasets(item)
+    elif cfg is not None:
+        yield cfg
+        yield from _datasets(cfg.get('dataset'))
+        yield from _datasets(cfg.get('datasets'))
+
+
+def _check_checkpoints(cfg: Config, model: nn.Module, modes: tuple[str, ...]) -> None:
+    for module in model.modules():
+        for init in _as_list(getattr(module, 'init_cfg', None)):
+            path = init.get('checkpoint', '')
+            if init.get('type') == 'Pretrained' and '://' not in path:
+                state = read_state_dict(path, init.get('prefix', ''))
+                check_fit(module, state, path, may_lack=_GATE_NETS, may_add=_CLASSIFIERS)
+    path = cfg.get('load_from')
+    if cfg.get('resume') and not path:
+        path = find_latest_checkpoint(cfg.work_dir)
+    if not path or '://' in path:
+        return
+    state = read_state_dict(path)
+    if 'test' in modes or cfg.get('resume'):
+        check_fit(model, state, path)
+    elif hasattr(model, 'backbone'):  # heads may be new: fine-tuning on other classes
+        backbone = {k.removeprefix('backbone.'): v for k, v in state.items() if 'backbone.' in k}
+        check_fit(model.backbone, backbone, path, may_lack=_GATE_NETS)
+
+
+def _as_list(init_cfg: dict | list | None) -> list:
+    return init_cfg if isinstance(init_cfg, list) else [init_cfg] if init_cfg else []

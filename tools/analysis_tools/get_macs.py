@@ -1,0 +1,60 @@
+"""Count the MACs of a config's backbone, layer by layer, against the dense network."""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.runner import load_state_dict
+
+from mmdet_groupconv.analysis import count_macs, count_macs_of_images, print_macs, with_classifier
+from mmdet_groupconv.checkpoints import check_fit, read_state_dict
+from mmdet_groupconv.engine.errors import user_errors
+from mmdet_groupconv.engine.launch import build_model, load_config
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument('config', help='config file path')
+    parser.add_argument('--shape', type=int, nargs=2, default=(800, 1333), metavar=('H', 'W'))
+    parser.add_argument('--checkpoint', help='trained weights')
+    parser.add_argument(
+        '--images', help='folder of images whose gates and sizes are used; else all gates are open'
+    )
+    parser.add_argument(
+        '--classes', type=int, help='also count a classifier of so many classes, as the papers do'
+    )
+    parser.add_argument('--out', help='also write the report to this JSON file')
+    return parser.parse_args(argv)
+
+
+def target_of(cfg: Config) -> float | None:
+    """The MAC ratio that the config trains for, if it does."""
+    hooks = cfg.get('custom_hooks') or []
+    return next((hook.get('target') for hook in hooks if hook['type'] == 'MACBudgetHook'), None)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_args(argv)
+    with user_errors():
+        cfg = load_config(args)
+        model = build_model(cfg)
+        if args.checkpoint:
+            state = read_state_dict(args.checkpoint)
+            check_fit(model, state, args.checkpoint)
+            load_state_dict(model, state, strict=True)
+        if args.images:
+            report, title = count_macs_of_images(model, cfg, args.images), f'images {args.images}'
+        else:
+            network = with_classifier(model.backbone, args.classes) if args.classes else model
+            report = count_macs(network, tuple(args.shape))
+            title = f'{args.shape[0]}x{args.shape[1]}, gates open'
+    print_macs(report, f'{args.config}: backbone, {title}', target_of(cfg) if args.images else None)
+    if args.out:
+        Path(args.out).write_text(json.dumps(report.to_dict(), indent=1) + '\n')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,49 @@
+"""Test a detector: MMDetection's tools/test.py, with every input checked first."""
+
+import argparse
+import os
+import sys
+
+from mmdet.engine.hooks.utils import trigger_visualization_hook
+from mmdet.evaluation import DumpDetResults
+from mmdet.utils import setup_cache_size_limit_of_dynamo
+from mmengine.config import Config
+
+from mmdet_groupconv.engine.errors import user_errors
+from mmdet_groupconv.engine.launch import add_run_options, build_runner, load_config
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Test (and evaluate) a detector')
+    parser.add_argument('config', help='test config file path')
+    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('--out', help='write predictions to this .pkl file')
+    parser.add_argument('--show', action='store_true', help='show predictions in a window')
+    parser.add_argument('--show-dir', help='write painted images to work_dir/timestamp/SHOW_DIR')
+    parser.add_argument('--wait-time', type=float, default=2, help='of --show, in seconds')
+    add_run_options(parser)
+    return parser.parse_args(argv)
+
+
+def configure(args: argparse.Namespace) -> Config:
+    if args.out and not args.out.endswith(('.pkl', '.pickle')):
+        raise ValueError(f'--out {args.out}: expected a name that ends in .pkl or .pickle')
+    cfg = load_config(args)
+    cfg.load_from = args.checkpoint
+    return trigger_visualization_hook(cfg, args) if args.show or args.show_dir else cfg
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_args(argv)
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    setup_cache_size_limit_of_dynamo()
+    with user_errors():
+        runner = build_runner(configure(args), ('test',))
+    if args.out:
+        runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
+    runner.test()
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,60 @@
+"""Train a detector: MMDetection's tools/train.py, with every input checked first."""
+
+import argparse
+import os
+import sys
+
+from mmdet.utils import setup_cache_size_limit_of_dynamo
+from mmengine.config import Config
+
+from mmdet_groupconv.engine.errors import user_errors
+from mmdet_groupconv.engine.launch import add_run_options, build_runner, load_config
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description='Train a detector')
+    parser.add_argument('config', help='train config file path')
+    parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
+    parser.add_argument(
+        '--auto-scale-lr',
+        action='store_true',
+        help="scale the learning rate by the real batch size over the config's base_batch_size",
+    )
+    parser.add_argument(
+        '--resume',
+        nargs='?',
+        const='auto',
+        help='resume from this checkpoint, or without a value from the latest in the work dir',
+    )
+    add_run_options(parser)
+    return parser.parse_args(argv)
+
+
+def configure(args: argparse.Namespace) -> Config:
+    cfg = load_config(args)
+    if args.amp:
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+    if args.auto_scale_lr:
+        if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
+            raise ValueError('--auto-scale-lr: the config has no auto_scale_lr.base_batch_size')
+        cfg.auto_scale_lr.enable = True
+    if args.resume:
+        cfg.resume = True
+        cfg.load_from = None if args.resume == 'auto' else args.resume
+    return cfg
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_args(argv)
+    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
+    setup_cache_size_limit_of_dynamo()
+    with user_errors():
+        cfg = configure(args)
+        runner = build_runner(cfg, ('train', 'val') if cfg.get('val_dataloader') else ('train',))
+    runner.train()
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
