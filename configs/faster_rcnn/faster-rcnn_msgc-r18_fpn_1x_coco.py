@@ -1,7 +1,7 @@
-_base_ = './faster-rcnn_msgc-r50_fpn_1x_coco.py'
-model = dict(
-    backbone=dict(
-        depth=18, init_cfg=dict(type='Pretrained', checkpoint='torchvision://resnet18')
-    ),
-    neck=dict(in_channels=[64, 128, 256, 512]),
-)
+_base_ = [
+    '../_base_/models/faster-rcnn_msgc-r18_fpn.py',
+    'mmdet::_base_/datasets/coco_detection.py',
+    'mmdet::_base_/schedules/schedule_1x.py',
+    'mmdet::_base_/default_runtime.py',
+]
+optim_wrapper = dict(paramwise_cfg=_base_.gate_paramwise_cfg)

@@ -1,3 +1,8 @@
-_base_ = ['./retinanet_r18_fpn_12e_bccd.py', '../_base_/methods/msgc.py']
-model = dict(backbone=dict(type='MSGCResNet'))
+_base_ = [
+    '../_base_/models/retinanet_msgc-r18_fpn.py',
+    '../_base_/datasets/bccd.py',
+    '../_base_/schedules/scratch_12e.py',
+    'mmdet::_base_/default_runtime.py',
+]
+model = dict(backbone=_base_.from_scratch, bbox_head=dict(num_classes=3))
 optim_wrapper = dict(paramwise_cfg=_base_.gate_paramwise_cfg)

@@ -1,6 +1,7 @@
 _base_ = [
-    'mmdet::retinanet/retinanet_r50_fpn_1x_coco.py',
-    '../_base_/methods/msgc.py',
+    '../_base_/models/retinanet_msgc-r50_fpn.py',
+    'mmdet::_base_/datasets/coco_detection.py',
+    'mmdet::_base_/schedules/schedule_1x.py',
+    'mmdet::_base_/default_runtime.py',
 ]
-model = dict(backbone=dict(type='MSGCResNet'))
-optim_wrapper = dict(paramwise_cfg=_base_.gate_paramwise_cfg)
+optim_wrapper = dict(optimizer=dict(lr=0.01), paramwise_cfg=_base_.gate_paramwise_cfg)

@@ -27,7 +27,11 @@ def check_fit(
     added = [k for k in state if k not in own and not _named(k, may_add)]
     complaints = [
         f'{len(keys)} keys {what} (first: {keys[0]})'
-        for keys, what in ((reshaped, 'of another shape'), (lacking, 'missing'), (added, 'too many'))
+        for keys, what in (
+            (reshaped, 'of another shape'),
+            (lacking, 'missing'),
+            (added, 'too many'),
+        )
         if keys
     ]
     if complaints:

@@ -4,6 +4,7 @@ import importlib
 import logging
 import sys
 from collections.abc import Callable
+from functools import cache
 from importlib.abc import Loader
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec, module_from_spec
@@ -38,7 +39,7 @@ def ensure_mmcv_ops() -> str:
     Compiled operators are used where mmcv has them. Otherwise a module made from torchvision's
     operators takes the place of ``mmcv._ext``, the placeholders that mmdet modules imported
     earlier made for missing operators are replaced, and packages whose import failed for want
-    of operators are imported again. The first such call logs the line that it returns.
+    of operators are imported again. The first call logs the line that it returns.
 
     Returns:
         One line that says which operators are in use.
@@ -47,18 +48,22 @@ def ensure_mmcv_ops() -> str:
         ImportError: where the compiled operators are there but cannot be loaded, or where a
             module imported earlier keeps a placeholder that cannot be replaced.
     """
-    installed = isinstance(sys.modules.get(_NAME), _StandIn)
-    if not installed:
-        spec = find_spec(_NAME)
-        if spec is not None:
-            _load_compiled(spec)
-            return _COMPILED
+    if isinstance(sys.modules.get(_NAME), _StandIn):
+        return _STAND_IN
+    spec = find_spec(_NAME)
+    if spec is None:
         _install()
-    replace_stubs()
-    reimport_broken_packages()
-    if not installed:
-        print_log(_STAND_IN, logger='current', level=logging.INFO)
-    return _STAND_IN
+        replace_stubs()
+        reimport_broken_packages()
+    else:
+        _load_compiled(spec)
+    _log_once(choice := _STAND_IN if spec is None else _COMPILED)
+    return choice
+
+
+@cache
+def _log_once(line: str) -> None:
+    print_log(line, logger='current', level=logging.INFO)
 
 
 class _StandIn(ModuleType):

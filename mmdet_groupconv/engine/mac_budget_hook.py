@@ -104,11 +104,15 @@ class MACBudgetHook(Hook):
         elif mode == 'predict':
             images = len(output)
             ratio = self._meter.take().ratio
-            self._seen = self._seen.to(ratio.device) + torch.stack((ratio, ratio.new_ones(()))) * images
+            self._seen = (
+                self._seen.to(ratio.device) + torch.stack((ratio, ratio.new_ones(()))) * images
+            )
         return output
 
     def _report(self, runner, mode: str, metrics: dict[str, float] | None) -> None:
-        seen: Tensor = self._seen.to(dist.get_comm_device()) if dist.is_distributed() else self._seen
+        seen: Tensor = (
+            self._seen.to(dist.get_comm_device()) if dist.is_distributed() else self._seen
+        )
         dist.all_reduce(seen)
         ratio = float(seen[0] / seen[1].clamp(min=1))
         runner.message_hub.update_scalar(f'{mode}/mac_ratio', ratio)

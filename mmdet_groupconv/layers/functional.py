@@ -62,7 +62,9 @@ def _folding_pays(x: Tensor, weight: Tensor, groups: int) -> bool:
     return filters * kh * kw <= groups * x.size(2) * x.size(3)
 
 
-def _folded(x: Tensor, weight: Tensor, connections: Tensor, bias: Tensor | None, geometry) -> Tensor:
+def _folded(
+    x: Tensor, weight: Tensor, connections: Tensor, bias: Tensor | None, geometry
+) -> Tensor:
     batch, (filters, channels, kh, kw) = x.size(0), weight.shape
     own = _scale(weight, connections).reshape(batch * filters, channels, kh, kw)
     x = x.reshape(1, batch * channels, *x.shape[2:])

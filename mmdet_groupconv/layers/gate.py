@@ -1,4 +1,4 @@
-"""What every method hands to the grouped convolution: which channels each group reads, how strongly."""
+"""What every method hands to the grouped convolution: who reads which channels, how strongly."""
 
 from typing import NamedTuple
 

@@ -166,7 +166,9 @@ class MacMeter:
         self._rows.setdefault(layer, []).append(row)
         self._last_conv = (weakref.ref(y), row)
 
-    def _add_norm(self, name: str, norm: nn.Module, x: Tensor, y: Tensor, in_gate_net: bool) -> None:
+    def _add_norm(
+        self, name: str, norm: nn.Module, x: Tensor, y: Tensor, in_gate_net: bool
+    ) -> None:
         if any(part in f'.{name}' for part in _UNCOUNTED_NORMS):
             return
         output, row = self._last_conv
@@ -208,5 +210,3 @@ def _dense_macs(layer: nn.Module, x: Tensor, y: Tensor) -> int:
 
 def _conv_macs(layer: nn.Conv2d, y: Tensor) -> int:
     return layer.weight[0].numel() * y[0].numel()
-
-

@@ -1,5 +1,5 @@
-# Blood cells, 3 classes, 292 + 72 images of 640x480, here at 320x240 (keep the data's folder
-# `bccd/` in MMDET_GROUPCONV_DATA).
+# Blood cells (BCCD, MIT licence): 3 classes, 292 + 72 images of 640x480, here at 320x240; the
+# folder `bccd/` below $MMDET_GROUPCONV_DATA.
 data_root = '{{$MMDET_GROUPCONV_DATA:../shared/data}}/bccd/'
 metainfo = dict(classes=('Platelets', 'RBC', 'WBC'))
 

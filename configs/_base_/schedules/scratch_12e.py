@@ -1,5 +1,7 @@
-# From scratch on a small data set: AdamW, a short warm-up, cosine.
+# From scratch on a small data set: AdamW, a short warm-up, cosine; batches of 4.
 max_epochs = 12
+# For model.backbone: nothing to load, so nothing frozen.
+from_scratch = dict(frozen_stages=-1, norm_eval=False, init_cfg=None)
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=3)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
