@@ -1,5 +1,8 @@
 """MMDetection's ResNet with a method's own blocks."""
 
+import difflib
+import inspect
+
 from mmdet.models.backbones.resnet import Bottleneck, ResNet
 from torch import nn
 
@@ -10,26 +13,16 @@ class GroupedResNet(ResNet):
     blocks: class attribute, the method's stand-ins for (BasicBlock, Bottleneck).
     method: arguments that every block of the method takes.
     Other arguments: MMDetection's ``ResNet``.
+
+    Raises ValueError for arguments that a grouped ResNet can't honour, TypeError for unknown ones.
     """
 
     blocks: tuple[type, type]
 
     def __init__(self, depth: int, method: dict, **kwargs) -> None:
-        for name in ('conv_cfg', 'dcn'):
-            if kwargs.get(name) is not None:
-                raise ValueError(
-                    f'{name}={kwargs[name]} of {type(self).__name__}: expected None, the '
-                    'convolutions of its blocks are grouped by the method'
-                )
-        if depth not in self.arch_settings:
-            raise ValueError(f'depth={depth} of {type(self).__name__}: expected one of '
-                             f'{sorted(self.arch_settings)}')  # fmt: skip
+        self._check_arguments(depth, kwargs)
         parent_block, repeats = self.arch_settings[depth]
-        block = self.blocks[parent_block is Bottleneck]
-        if kwargs.get('plugins') is not None and parent_block is not Bottleneck:
-            raise ValueError(f'plugins of {type(self).__name__}: depth={depth} takes none, '
-                             'only the bottleneck depths (50, 101, 152) do')  # fmt: skip
-        self.arch_settings = {depth: (block, repeats)}
+        self.arch_settings = {depth: (self.blocks[parent_block is Bottleneck], repeats)}
         self._method = method
         self._default_init = kwargs.get('init_cfg') is None and kwargs.get('pretrained') is None
         super().__init__(depth, **kwargs)
@@ -50,3 +43,24 @@ class GroupedResNet(ResNet):
 
     def _check_width(self, layer: str, width: int, **method) -> None:
         """Raise ValueError where the method can't group convolutions of `width` channels."""
+
+    def _check_arguments(self, depth: int, kwargs: dict) -> None:
+        name = type(self).__name__
+        known = {*inspect.signature(ResNet).parameters, *inspect.signature(type(self)).parameters}
+        for unknown in kwargs.keys() - known:
+            close = difflib.get_close_matches(unknown, known, n=1)
+            hint = f', did you mean {close[0]!r}?' if close else ''
+            raise TypeError(f'{name} got an unknown argument {unknown!r}{hint}')
+        if depth not in self.arch_settings:
+            raise ValueError(f'depth={depth} of {name}, expected one of {list(self.arch_settings)}')
+        for argument in ('conv_cfg', 'dcn'):
+            if kwargs.get(argument) is not None:
+                raise ValueError(
+                    f'{argument}={kwargs[argument]} of {name}, expected None: the method itself '
+                    'groups the convolutions of the blocks'
+                )
+        if kwargs.get('plugins') is not None and self.arch_settings[depth][0] is not Bottleneck:
+            raise ValueError(
+                f'plugins of {name} with depth={depth}, expected None: only the bottlenecks of '
+                'depths 50, 101 and 152 take plugins'
+            )

@@ -1,5 +1,7 @@
 """ResNet with middle spectrum grouped convolutions (MSGC, arXiv 2304.06305, section 3)."""
 
+from typing import ClassVar
+
 from mmdet.models.backbones.resnet import BasicBlock, Bottleneck
 from mmdet.registry import MODELS
 from torch import Tensor, nn
@@ -7,6 +9,9 @@ from torch.utils.checkpoint import checkpoint
 
 from ..layers import Gate, GatePool, add_gate_nets, make_gate
 from .grouped_resnet import GroupedResNet
+
+
+GATED_CONVS = dict(conv_cfg=dict(type='GroupedConv2d'))
 
 
 class _GatedBlock(nn.Module):
@@ -63,7 +68,7 @@ class MSGCBasicBlock(_GatedBlock, BasicBlock):
     """
 
     reduction = 4
-    readers = {'conv2': ('conv1',)}  # noqa: RUF012
+    readers: ClassVar = {'conv2': ('conv1',)}
 
     def __init__(self, inplanes: int, planes: int, *, heads: int, attention: bool, **kwargs):
         BasicBlock.__init__(self, inplanes, planes, **{**kwargs, **GATED_CONVS})
@@ -77,16 +82,13 @@ class MSGCBottleneck(_GatedBlock, Bottleneck):
     """
 
     reduction = 8
-    readers = {'conv2': ('conv1',), 'conv3': ('conv2',)}  # noqa: RUF012
+    readers: ClassVar = {'conv2': ('conv1',), 'conv3': ('conv2',)}
 
     def __init__(self, inplanes: int, planes: int, *, heads: int, attention: bool, **kwargs):
         Bottleneck.__init__(self, inplanes, planes, **{**kwargs, **GATED_CONVS})
         self._add_gates(
             inplanes, [(inplanes, 1, False), (planes, heads, attention), (planes, 1, False)]
         )
-
-
-GATED_CONVS = dict(conv_cfg=dict(type='GroupedConv2d'))
 
 
 @MODELS.register_module()
