@@ -10,12 +10,17 @@ from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import Config
 
 from mmdet_groupconv.engine.errors import user_errors
-from mmdet_groupconv.engine.launch import add_run_options, build_runner, load_config
+from mmdet_groupconv.engine.launch import (
+    add_config_options,
+    add_run_options,
+    build_runner,
+    load_config,
+)
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Test (and evaluate) a detector')
-    parser.add_argument('config', help='test config file path')
+    add_config_options(parser)
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument('--out', help='write predictions to this .pkl file')
     parser.add_argument('--show', action='store_true', help='show predictions in a window')

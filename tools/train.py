@@ -8,12 +8,17 @@ from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import Config
 
 from mmdet_groupconv.engine.errors import user_errors
-from mmdet_groupconv.engine.launch import add_run_options, build_runner, load_config
+from mmdet_groupconv.engine.launch import (
+    add_config_options,
+    add_run_options,
+    build_runner,
+    load_config,
+)
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Train a detector')
-    parser.add_argument('config', help='train config file path')
+    add_config_options(parser)
     parser.add_argument('--amp', action='store_true', help='automatic mixed precision')
     parser.add_argument(
         '--auto-scale-lr',

@@ -10,7 +10,6 @@ from torch.utils.checkpoint import checkpoint
 from ..layers import Gate, GatePool, add_gate_nets, make_gate
 from .grouped_resnet import GroupedResNet
 
-
 GATED_CONVS = dict(conv_cfg=dict(type='GroupedConv2d'))
 
 

@@ -1,6 +1,7 @@
 """State dicts from files; nothing in a file is ever executed."""
 
 import os
+from collections.abc import Callable
 from pickle import UnpicklingError
 
 import numpy as np
@@ -8,9 +9,18 @@ import torch
 from mmengine.logging import HistoryBuffer
 from torch import Tensor
 
-# What MMEngine's own checkpoints hold besides tensors: its log buffers.
+
+def _statistic(cls: type, name: str) -> Callable:
+    """Stands in for the ``getattr`` that MMEngine's log buffers are pickled with."""
+    if cls is not HistoryBuffer or name not in ('min', 'max', 'mean', 'current'):
+        raise UnpicklingError(f'a reference to {name} of {cls}')
+    return getattr(cls, name)
+
+
+# What MMEngine's own checkpoints hold besides tensors: log buffers of numpy arrays.
 _SAFE = [
     HistoryBuffer,
+    (_statistic, 'builtins.getattr'),
     np.ndarray,
     np.dtype,
     np._core.multiarray._reconstruct,
@@ -36,7 +46,7 @@ def read_state_dict(path: str | os.PathLike, prefix: str = '') -> dict[str, Tens
     except UnpicklingError as error:
         raise ValueError(
             f'checkpoint {path} holds more than tensors or is damaged, so it is not read; expected '
-            f'a file written by torch.save(model.state_dict(), ...) ({str(error).splitlines()[0]})'
+            f'a file written by torch.save(model.state_dict(), ...) ({_cause(error)})'
         ) from error
     except (RuntimeError, EOFError, OSError) as error:
         raise ValueError(f'checkpoint {path} can not be read: {error}') from error
@@ -50,3 +60,9 @@ def read_state_dict(path: str | os.PathLike, prefix: str = '') -> dict[str, Tens
     if not state:
         raise ValueError(f'checkpoint {path} has no keys that begin with {prefix!r}')
     return state
+
+
+def _cause(error: UnpicklingError) -> str:
+    # Torch explains at length how to load the file all the same; the last part says what it met.
+    lines = [line for line in str(error).splitlines() if 'Unsupported' in line]
+    return (lines or str(error).splitlines())[0].split('. Please use')[0].strip()

@@ -5,7 +5,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from pathlib import Path
 
-from mmdet.registry import MODELS, RUNNERS
+from mmdet.registry import HOOKS, MODELS, RUNNERS
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, find_latest_checkpoint
@@ -17,9 +17,9 @@ _GATE_NETS = ('maskgen', 'attgen')
 _CLASSIFIERS = ('fc.', 'classifier.', 'head.')
 
 
-def add_run_options(parser: ArgumentParser) -> None:
-    """The options that MMDetection's tools share."""
-    parser.add_argument('--work-dir', help='where logs, checkpoints and metrics are written')
+def add_config_options(parser: ArgumentParser) -> None:
+    """The config and its overrides, as MMDetection's tools take them."""
+    parser.add_argument('config', help='config file path')
     parser.add_argument(
         '--cfg-options',
         nargs='+',
@@ -27,6 +27,11 @@ def add_run_options(parser: ArgumentParser) -> None:
         metavar='KEY=VALUE',
         help='override settings of the config, e.g. model.backbone.heads=8 key="[a,b]"',
     )
+
+
+def add_run_options(parser: ArgumentParser) -> None:
+    """How a run is placed: where it writes and how its processes are started."""
+    parser.add_argument('--work-dir', help='where logs, checkpoints and metrics are written')
     parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none')
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
 
@@ -39,7 +44,7 @@ def load_config(args: Namespace) -> Config:
     if not osp.isfile(args.config):
         raise FileNotFoundError(f'config {args.config} not found')
     cfg = Config.fromfile(args.config)
-    if getattr(args, 'cfg_options', None):
+    if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)
     cfg.launcher = getattr(args, 'launcher', 'none')
     default = osp.join('work_dirs', Path(args.config).stem)
@@ -54,6 +59,8 @@ def build_runner(cfg: Config, modes: tuple[str, ...]) -> Runner:
     """
     _check_annotations(cfg, modes)
     _check_checkpoints(cfg, build_model(cfg), modes)
+    for hook in cfg.get('custom_hooks') or []:
+        HOOKS.build(hook)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     for mode in modes:
         getattr(runner, f'{mode}_loop')  # builds the data set and the metric

@@ -11,12 +11,12 @@ from mmengine.runner import load_state_dict
 from mmdet_groupconv.analysis import count_macs, count_macs_of_images, print_macs, with_classifier
 from mmdet_groupconv.checkpoints import check_fit, read_state_dict
 from mmdet_groupconv.engine.errors import user_errors
-from mmdet_groupconv.engine.launch import build_model, load_config
+from mmdet_groupconv.engine.launch import add_config_options, build_model, load_config
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument('config', help='config file path')
+    add_config_options(parser)
     parser.add_argument('--shape', type=int, nargs=2, default=(800, 1333), metavar=('H', 'W'))
     parser.add_argument('--checkpoint', help='trained weights')
     parser.add_argument(

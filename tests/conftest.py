@@ -1,0 +1,48 @@
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope='session')
+def golden() -> Path:
+    """The folder of reference outputs; the test is skipped where it is absent."""
+    shared = Path(os.environ.get('MMDET_GROUPCONV_SHARED', PROJECT.parent / 'shared'))
+    folder = shared / 'golden'
+    if not folder.is_dir():
+        pytest.skip(f'no reference data in {folder}: set MMDET_GROUPCONV_SHARED to its parent')
+    return folder
+
+
+@pytest.fixture(scope='session')
+def golden_msgc_blocks(golden):
+    return torch.load(golden / 'msgc_blocks.pt', weights_only=True)
+
+
+@pytest.fixture
+def golden_msgc_block(request, golden_msgc_blocks):
+    """The published case of the given index and our block with its weights, in eval mode."""
+    # Not above: tests of the import itself come first in a process.
+    from mmdet_groupconv.backbones.msgc_resnet import MSGCBasicBlock, MSGCBottleneck
+
+    case = golden_msgc_blocks[request.param]
+    block_type = {'basic': MSGCBasicBlock, 'bottleneck': MSGCBottleneck}[case['kind']]
+    channels, filters, stride = case['in_channels'], case['out_channels'], case['stride']
+    downsample = None
+    if 'downsample.0.weight' in case['state_dict']:
+        shortcut = nn.Conv2d(channels, filters, 1, stride, bias=False)
+        downsample = nn.Sequential(shortcut, nn.BatchNorm2d(filters))
+    block = block_type(
+        channels,
+        filters // block_type.expansion,
+        stride=stride,
+        downsample=downsample,
+        heads=case['heads'],
+        attention=case['attention'],
+    )
+    block.load_state_dict(case['state_dict'])
+    return case, block.eval()

@@ -1,0 +1,111 @@
+"""The hook on a real runner: a tiny MSGC RetinaNet on synthetic scenes."""
+
+import copy
+from types import SimpleNamespace
+
+import pytest
+import torch
+from mmengine.runner import Runner
+
+from mmdet_groupconv.engine import MACBudgetHook
+from mmdet_groupconv.layers import MacMeter
+
+
+def test_target_falls_linearly_from_one_and_then_stays():
+    hook = MACBudgetHook(target=0.5, start=0.2, stop=0.6)
+    # Halfway between start and stop, half of the way from 1 to 0.5 is done.
+    expected = {0.0: 1.0, 0.2: 1.0, 0.4: 0.75, 0.6: 0.5, 1.0: 0.5}
+    assert {p: hook.target_at(p) for p in expected} == pytest.approx(expected)
+
+
+def test_a_budget_without_schedule_holds_from_the_first_iteration():
+    assert MACBudgetHook(target=0.4, start=0.0, stop=0.0).target_at(0.0) == 0.4
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'named'),
+    [
+        (dict(target=0.0), 'target=0.0'),
+        (dict(target=1.5), 'target=1.5'),
+        (dict(weight=-1.0), 'weight=-1.0'),
+        (dict(start=0.6, stop=0.5), 'start=0.6, stop=0.5'),
+        (dict(stop=1.1), 'stop=1.1'),
+    ],
+)
+def test_numbers_out_of_range_are_named(arguments, named):
+    with pytest.raises(ValueError, match=named):
+        MACBudgetHook(**arguments)
+
+
+def test_a_dense_backbone_is_refused(tiny_cfg):
+    tiny_cfg.model.backbone.type = 'ResNet'
+    with pytest.raises(ValueError, match='ResNet has no gated convolutions'):
+        Runner.from_cfg(tiny_cfg).train()
+
+
+@pytest.fixture
+def trained(tiny_cfg):
+    runner = Runner.from_cfg(tiny_cfg)
+    runner.train()
+    return runner
+
+
+def scalars(runner, key):
+    return [float(value) for value in runner.message_hub.get_scalar(key).data[0]]
+
+
+def test_loss_is_the_weighted_excess_over_the_target(trained):
+    ratios, targets = scalars(trained, 'train/mac_ratio'), scalars(trained, 'train/mac_target')
+    # 4 iterations; target 0.5 from start 0 to stop 0.5: progress 0, 1/4, 2/4, 3/4.
+    assert targets == pytest.approx([1.0, 0.75, 0.5, 0.5])
+    expected = [30 * max(0, r - t) for r, t in zip(ratios, targets, strict=True)]
+    assert scalars(trained, 'train/loss_macs') == pytest.approx(expected, rel=1e-5)
+    assert sum(expected) > 0
+
+
+def test_validation_reports_the_ratio_over_its_images(trained):
+    model, ratios = trained.model.eval(), []
+    with MacMeter(model.backbone) as meter, torch.no_grad():
+        for batch in trained.val_dataloader:
+            model.val_step(batch)
+            ratios.append(float(meter.take().ratio))
+    reported = trained.message_hub.get_scalar('val/mac_ratio').current()
+    assert reported == pytest.approx(sum(ratios) / len(ratios))
+
+
+def test_the_model_is_left_without_hooks(trained):
+    hooks = [
+        hooks
+        for module in trained.model.modules()
+        for hooks in (
+            module._forward_hooks,
+            module._forward_pre_hooks,
+            getattr(module, '_gate_hooks', {}),
+        )
+    ]
+    assert not any(hooks)
+
+
+def test_checkpointed_blocks_count_once(tiny_cfg):
+    plain, checkpointed = copy.deepcopy(tiny_cfg), copy.deepcopy(tiny_cfg)
+    checkpointed.model.backbone.with_cp = True
+    ratios = []
+    for index, cfg in enumerate((plain, checkpointed)):
+        cfg.experiment_name = f'run{index}'
+        runner = Runner.from_cfg(cfg)
+        runner.train()
+        ratios.append(scalars(runner, 'train/mac_ratio'))
+    assert ratios[0] == pytest.approx(ratios[1])
+
+
+def test_resumed_run_goes_on_with_the_target_where_it_was(tiny_cfg):
+    hook = MACBudgetHook(target=0.5)
+    logged = {}
+    hub = SimpleNamespace(update_scalar=logged.__setitem__)
+    hook.before_train_iter(SimpleNamespace(iter=100, max_iters=400, message_hub=hub), 0)
+    assert logged == {'train/mac_target': pytest.approx(0.75)}
+
+
+def test_test_metrics_hold_the_ratio(tiny_cfg):
+    metrics = Runner.from_cfg(tiny_cfg).test()
+    assert 0.5 < metrics['mac_ratio'] < 1.1

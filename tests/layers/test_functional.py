@@ -1,0 +1,307 @@
+from itertools import product
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mmdet_groupconv.layers import connection, functional, grouped_conv2d
+
+CHANNELS = 5
+# Filters and map. Folding writes K*kh*kw weights an image, multiplying features G*H*W a channel:
+# 6*3*3 = 54 <= 1*8*7 = 56 folds with any number of groups below,
+# 24*1*1 = 24 > 4*2*2 = 16 multiplies the features with any kernel below.
+FORMS = {'folded': (6, (8, 7)), 'features': (24, (2, 2))}
+# kernel, stride, padding, dilation
+GEOMETRIES = {
+    '1x1': ((1, 1), 1, 0, 1),
+    '3x3': ((3, 3), 1, 1, 1),
+    'strided': ((3, 3), 2, 1, 1),
+    'dilated': ((3, 3), 1, 2, 2),
+    'all unequal': ((3, 2), (1, 2), (2, 0), (2, 1)),
+    'column': ((5, 1), (2, 1), (2, 0), 1),
+}
+ASSIGNS = ['1 head', '2 heads', '3 heads', 'ragged', 'one-hot']
+
+
+def reference(x, weight, gate, group, bias=None, stride=1, padding=0, dilation=1):
+    """The definition in float64, filter by filter and tap by tap; group: a filter's group."""
+    (sh, sw), (ph, pw), (dh, dw) = (
+        value if isinstance(value, tuple) else (value, value)
+        for value in (stride, padding, dilation)
+    )
+    x, weight, gate = x.double(), weight.double(), gate.double()
+    batch, channels, height, width = x.shape
+    filters, _, kh, kw = weight.shape
+    rows = (height + 2 * ph - dh * (kh - 1) - 1) // sh + 1
+    columns = (width + 2 * pw - dw * (kw - 1) - 1) // sw + 1
+    padded = x.new_zeros(batch, channels, height + 2 * ph, width + 2 * pw)
+    padded[:, :, ph : ph + height, pw : pw + width] = x
+    y = x.new_zeros(batch, filters, rows, columns)
+    for b, k, u, v in product(range(batch), range(filters), range(kh), range(kw)):
+        shifted = padded[b, :, u * dh :: sh, v * dw :: sw][:, :rows, :columns]
+        strength = gate[b if len(gate) > 1 else 0, group[k]]
+        y[b, k] += ((strength * weight[k, :, u, v])[:, None, None] * shifted).sum(dim=0)
+    return y if bias is None else y + bias.double()[:, None, None]
+
+
+def make_assign(kind, filters):
+    """What is handed over, the number of groups, and each filter's group."""
+    if kind.endswith(('head', 'heads')):
+        heads = int(kind[0])
+        return None, heads, [k // (filters // heads) for k in range(filters)]
+    # Group 2 of 4 is empty; the others have different sizes in any order.
+    group = ([0, 3, 3, 1, 3, 0] * filters)[:filters]
+    assign = torch.tensor(group)
+    return (assign if kind == 'ragged' else F.one_hot(assign, 4).float()), 4, group
+
+
+def make_inputs(filters, size, kernel, groups, gate_batch, dtype=torch.float32):
+    x = torch.randn(2, CHANNELS, *size, dtype=dtype)
+    weight = torch.randn(filters, CHANNELS, *kernel, dtype=dtype)
+    gate = torch.randn(gate_batch, groups, CHANNELS, dtype=dtype)
+    gate = gate * (torch.rand_like(gate) < 0.6)
+    return x, weight, gate, torch.randn(filters, dtype=dtype)
+
+
+@pytest.fixture
+def used(monkeypatch):
+    """The names of the private forms that were called."""
+    calls = []
+    for name in ('_folded', '_equal_heads', '_ragged_groups'):
+        original = getattr(functional, name)
+
+        def spy(*args, name=name, original=original):
+            calls.append(name)
+            return original(*args)
+
+        monkeypatch.setattr(functional, name, spy)
+    return calls
+
+
+@pytest.mark.parametrize('assign_kind', ASSIGNS)
+@pytest.mark.parametrize('geometry', GEOMETRIES)
+@pytest.mark.parametrize('form', FORMS)
+def test_equals_the_definition_with_a_gate_an_image(form, geometry, assign_kind):
+    torch.manual_seed(0)
+    (filters, size), (kernel, *geometry) = FORMS[form], GEOMETRIES[geometry]
+    assign, groups, group = make_assign(assign_kind, filters)
+    x, weight, gate, bias = make_inputs(filters, size, kernel, groups, 2)
+    y = grouped_conv2d(x, weight, gate, assign, bias, *geometry)
+    expected = reference(x, weight, gate, group, bias, *geometry)
+    torch.testing.assert_close(y.double(), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize('assign_kind', ASSIGNS)
+@pytest.mark.parametrize('geometry', GEOMETRIES)
+def test_equals_the_definition_with_one_gate_for_every_image(geometry, assign_kind):
+    torch.manual_seed(0)
+    (filters, size), (kernel, *geometry) = FORMS['folded'], GEOMETRIES[geometry]
+    assign, groups, group = make_assign(assign_kind, filters)
+    x, weight, gate, bias = make_inputs(filters, size, kernel, groups, 1)
+    y = grouped_conv2d(x, weight, gate, assign, bias, *geometry)
+    expected = reference(x, weight, gate, group, bias, *geometry)
+    torch.testing.assert_close(y.double(), expected, atol=1e-5, rtol=1e-5)
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(data=st.data())
+def test_equals_the_definition_for_any_shape(data):
+    def draw(low, high):
+        return data.draw(st.integers(low, high))
+
+    torch.manual_seed(draw(0, 99))
+    batch, channels, heads = draw(1, 3), draw(1, 4), draw(1, 3)
+    filters, kernel = heads * draw(1, 4), (draw(1, 3), draw(1, 3))
+    size = draw(kernel[0], 6), draw(kernel[1], 6)
+    stride, padding = (draw(1, 3), draw(1, 3)), (draw(0, 2), draw(0, 2))
+    assign, group = None, [k // (filters // heads) for k in range(filters)]
+    if data.draw(st.booleans()):
+        group = [draw(0, heads - 1) for _ in range(filters)]
+        assign = torch.tensor(group)
+    x = torch.randn(batch, channels, *size, dtype=torch.float64)
+    weight = torch.randn(filters, channels, *kernel, dtype=torch.float64)
+    gate = torch.randn(data.draw(st.sampled_from([1, batch])), heads, channels).double()
+    y = grouped_conv2d(x, weight, gate, assign, None, stride, padding)
+    torch.testing.assert_close(y, reference(x, weight, gate, group, None, stride, padding))
+
+
+@pytest.mark.parametrize('gate_batch', [1, 2])
+@pytest.mark.parametrize('assign_kind', ['2 heads', 'ragged', 'one-hot'])
+@pytest.mark.parametrize('geometry', ['1x1', 'strided', 'all unequal'])
+@pytest.mark.parametrize('form', FORMS)
+def test_gradients_of_every_float_argument(form, geometry, assign_kind, gate_batch):
+    torch.manual_seed(0)
+    # As in FORMS but small: 4*3*3 = 36 <= 2*5*4 = 40 folds, 10*1*1 > 4*2*1 = 8 does not.
+    filters, size = {'folded': (4, (5, 4)), 'features': (10, (2, 1))}[form]
+    kernel, stride, padding, dilation = GEOMETRIES[geometry]
+    if geometry == 'all unequal':
+        padding = (2, 1)
+    assign, groups, _ = make_assign(assign_kind, filters)
+    x, weight, gate, bias = make_inputs(filters, size, kernel, groups, gate_batch, torch.float64)
+    learned = [tensor.requires_grad_() for tensor in (x, weight, gate, bias)]
+    if assign_kind == 'one-hot':
+        learned.append(assign.double().requires_grad_())
+
+    def call(x, weight, gate, bias, matrix=assign):
+        return grouped_conv2d(x, weight, gate, matrix, bias, stride, padding, dilation)
+
+    assert torch.autograd.gradcheck(call, learned)
+
+
+@pytest.mark.parametrize(
+    ('form', 'assign_kind', 'expected'),
+    [
+        ('folded', '1 head', '_folded'),
+        ('folded', '3 heads', '_folded'),
+        ('folded', 'ragged', '_folded'),
+        ('folded', 'one-hot', '_folded'),
+        ('features', '1 head', '_equal_heads'),
+        ('features', '3 heads', '_equal_heads'),
+        ('features', 'ragged', '_ragged_groups'),
+        ('features', 'one-hot', '_folded'),  # the only form that reaches the matrix
+    ],
+)
+@pytest.mark.parametrize('geometry', GEOMETRIES)
+def test_the_smaller_tensor_is_the_one_multiplied(used, form, geometry, assign_kind, expected):
+    (filters, size), (kernel, *geometry) = FORMS[form], GEOMETRIES[geometry]
+    assign, groups, _ = make_assign(assign_kind, filters)
+    x, weight, gate, bias = make_inputs(filters, size, kernel, groups, 2)
+    grouped_conv2d(x, weight, gate, assign, bias, *geometry)
+    assert used == [expected]
+
+
+@pytest.mark.parametrize(('width', 'expected'), [(5, '_equal_heads'), (6, '_folded')])
+def test_folding_starts_where_both_forms_write_equally_much(used, width, expected):
+    # 2*3*3 = 18 weights a channel, 1*3*6 = 18 features
+    grouped_conv2d(torch.ones(2, 3, 3, width), torch.ones(2, 3, 3, 3), torch.ones(2, 1, 3))
+    assert used == [expected]
+
+
+def test_one_gate_for_every_image_needs_neither_form(used):
+    grouped_conv2d(torch.ones(2, 3, 4, 4), torch.ones(2, 3, 1, 1), torch.ones(1, 2, 3))
+    assert used == []
+
+
+@pytest.mark.parametrize('assign_kind', ['1 head', '3 heads', 'ragged'])
+@pytest.mark.parametrize('geometry', GEOMETRIES)
+def test_both_forms_agree(geometry, assign_kind):
+    torch.manual_seed(0)
+    kernel, stride, padding, dilation = GEOMETRIES[geometry]
+    geometry = [v if isinstance(v, tuple) else (v, v) for v in (stride, padding, dilation)]
+    assign, groups, _ = make_assign(assign_kind, 6)
+    x, weight, gate, bias = make_inputs(6, (5, 6), kernel, groups, 2, torch.float64)
+    folded = functional._folded(x, weight, connection(gate, assign, 6), bias, geometry)
+    if assign is None:
+        features = functional._equal_heads(x, weight, gate, bias, geometry)
+    else:
+        features = functional._ragged_groups(x, weight, gate, assign, bias, geometry)
+    torch.testing.assert_close(features, folded)
+
+
+@pytest.mark.parametrize('form', FORMS)
+def test_channels_last_input_and_weight_give_the_same(form):
+    torch.manual_seed(0)
+    filters, size = FORMS[form]
+    x, weight, gate, bias = make_inputs(filters, size, (3, 3), 2, 2)
+    last = [tensor.to(memory_format=torch.channels_last) for tensor in (x, weight)]
+    torch.testing.assert_close(
+        grouped_conv2d(*last, gate, None, bias, 1, 1),
+        grouped_conv2d(x, weight, gate, None, bias, 1, 1),
+    )
+
+
+@pytest.mark.parametrize('gate_batch', [1, 2])
+@pytest.mark.parametrize('assign_kind', ASSIGNS)
+@pytest.mark.parametrize('form', FORMS)
+def test_closed_gate_gives_the_bias_alone(form, assign_kind, gate_batch):
+    torch.manual_seed(0)
+    filters, size = FORMS[form]
+    assign, groups, _ = make_assign(assign_kind, filters)
+    x, weight, _, bias = make_inputs(filters, size, (3, 3), groups, 2)
+    gate = torch.zeros(gate_batch, groups, CHANNELS)
+    y = grouped_conv2d(x, weight, gate, assign, bias, 1, 1)
+    assert torch.equal(y, bias[:, None, None].expand_as(y))
+
+
+@pytest.mark.parametrize('gate_batch', [1, 2])
+@pytest.mark.parametrize('assign_kind', ASSIGNS)
+@pytest.mark.parametrize('form', FORMS)
+def test_open_gate_equals_the_dense_convolution(form, assign_kind, gate_batch):
+    torch.manual_seed(0)
+    filters, size = FORMS[form]
+    assign, groups, _ = make_assign(assign_kind, filters)
+    x, weight, _, bias = make_inputs(filters, size, (3, 3), groups, 2)
+    y = grouped_conv2d(x, weight, torch.ones(gate_batch, groups, CHANNELS), assign, bias, 2, 1)
+    torch.testing.assert_close(y, F.conv2d(x, weight, bias, 2, 1), atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize('heads', [2, 4])
+@pytest.mark.parametrize('size', [(9, 9), (1, 1)], ids=['folded', 'features'])
+def test_heads_that_read_their_own_block_equal_torch_groups(size, heads):
+    torch.manual_seed(0)
+    x, weight = torch.randn(2, 8, *size), torch.randn(12, 8, 3, 3)
+    channels, filters = 8 // heads, 12 // heads
+    gate = torch.eye(heads).repeat_interleave(channels, dim=1).expand(2, heads, 8)
+    packed = torch.cat(  # what torch stores for groups=heads: [12, 8 / heads, 3, 3]
+        [
+            weight[h * filters : (h + 1) * filters, h * channels : (h + 1) * channels]
+            for h in range(heads)
+        ]
+    )
+    expected = F.conv2d(x, packed, padding=1, groups=heads)
+    y = grouped_conv2d(x, weight, gate, padding=1)
+    torch.testing.assert_close(y, expected, atol=1e-5, rtol=1e-5)
+
+
+def test_connection_spreads_each_group_over_its_filters():
+    gate = torch.tensor([[[1.0, 0.0], [0.0, 2.0]]])
+    first, second = [1.0, 0.0], [0.0, 2.0]
+    assert connection(gate, None, 4).tolist() == [[first, first, second, second]]
+    assert connection(gate, torch.tensor([1, 0, 1]), 3).tolist() == [[second, first, second]]
+    matrix = torch.tensor([[0.0, 1.0], [1.0, 0.0], [0.0, 1.0]])
+    assert connection(gate, matrix, 3).tolist() == [[second, first, second]]
+
+
+@pytest.mark.parametrize(
+    ('shapes', 'message'),
+    [
+        (
+            dict(x=(2, 3, 8, 8)),
+            r'x has shape \(2, 3, 8, 8\), expected \[B, 4, H, W\]',
+        ),
+        (
+            dict(x=(4, 8, 8)),
+            r'x has shape \(4, 8, 8\), expected \[B, 4, H, W\]',
+        ),
+        (
+            dict(gate=(3, 2, 4)),
+            r'gate has shape \(3, 2, 4\), expected \[2 or 1, groups, 4\]',
+        ),
+        (
+            dict(gate=(2, 2, 5)),
+            r'gate has shape \(2, 2, 5\), expected \[2 or 1, groups, 4\]',
+        ),
+        (
+            dict(gate=(2, 4)),
+            r'gate has shape \(2, 4\), expected \[2 or 1, groups, 4\]',
+        ),
+        (
+            dict(gate=(2, 4, 4)),
+            'heads=4 does not divide out_channels=6',
+        ),
+        (
+            dict(assign=(5,)),
+            r'assign has shape \(5,\), expected \[6\] or \[6, 2\]',
+        ),
+        (
+            dict(assign=(6, 3)),
+            r'assign has shape \(6, 3\), expected \[6\] or \[6, 2\]',
+        ),
+    ],
+)
+def test_error_names_what_was_found_and_expected(shapes, message):
+    shapes = dict(dict(x=(2, 4, 8, 8), weight=(6, 4, 3, 3), gate=(2, 2, 4)), **shapes)
+    with pytest.raises(ValueError, match=message):
+        grouped_conv2d(**{name: torch.zeros(shape) for name, shape in shapes.items()})

@@ -1,0 +1,169 @@
+"""The command lines, called in this process on the demo's config made tiny."""
+
+import importlib.util
+import json
+import pickle
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+PROJECT = Path(__file__).resolve().parents[2]
+DEMO = str(PROJECT / 'configs/demo/retinanet_msgc-r18_scenes.py')
+BCCD = str(PROJECT / 'configs/retinanet/retinanet_msgc-r18_fpn_12e_bccd.py')
+
+
+def tool(name):
+    path = PROJECT / 'tools' / f'{name}.py'
+    spec = importlib.util.spec_from_file_location(f'tools_{path.stem}', path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+def tiny(tmp_path, *more):
+    loaders = [
+        f'{loader}_dataloader.{key}'
+        for loader in ('train', 'val', 'test')
+        for key in (
+            'num_workers=0',
+            'persistent_workers=False',
+            'batch_size=2',
+            'dataset.num_images=4',
+            'dataset.image_size=64',
+            f'dataset.data_root={tmp_path}',
+        )
+    ]
+    ann_file = f'{tmp_path}/annotations/val.json'
+    return [
+        f'--work-dir={tmp_path / "work_dir"}',
+        '--cfg-options',
+        *loaders,
+        f'val_evaluator.ann_file={ann_file}',
+        f'test_evaluator.ann_file={ann_file}',
+        'model.backbone.base_channels=8',
+        'model.neck.in_channels=[8,16,32,64]',
+        'train_cfg.max_epochs=1',
+        'train_cfg.val_interval=1',
+        *more,
+    ]
+
+
+@pytest.fixture(scope='module')
+def run(tmp_path_factory):
+    """A finished training run of 2 iterations."""
+    folder = tmp_path_factory.mktemp('run')
+    assert tool('train')([DEMO, *tiny(folder)]) == 0
+    return folder
+
+
+def test_training_leaves_a_checkpoint_and_a_log_with_the_ratio(run):
+    assert (run / 'work_dir/epoch_1.pth').is_file()
+    scalars = next((run / 'work_dir').glob('*/vis_data/scalars.json')).read_text()
+    assert 'mac_ratio' in scalars
+    assert 'mac_target' in scalars
+
+
+def test_testing_writes_metrics_pictures_and_predictions(run):
+    checkpoint = str(run / 'work_dir/epoch_1.pth')
+    out = run / 'predictions.pkl'
+    options = ['--show-dir', 'pictures', '--out', str(out)]
+    assert tool('test')([DEMO, checkpoint, *options, *tiny(run)]) == 0
+    assert len(list((run / 'work_dir').glob('*/pictures/*.jpg'))) == 4
+    with out.open('rb') as file:
+        assert len(pickle.load(file)) == 4
+    metrics = [json.loads(p.read_text()) for p in (run / 'work_dir').glob('*/2*.json')]
+    assert any('mac_ratio' in found for found in metrics)
+
+
+def test_resuming_goes_on_after_the_last_epoch(run, tmp_path, capsys):
+    shutil.copytree(run, tmp_path, dirs_exist_ok=True)
+    (tmp_path / 'work_dir/last_checkpoint').write_text(str(tmp_path / 'work_dir/epoch_1.pth'))
+    assert tool('train')([DEMO, '--resume', *tiny(tmp_path, 'train_cfg.max_epochs=2')]) == 0
+    assert (tmp_path / 'work_dir/epoch_2.pth').is_file()
+    assert 'resumed epoch: 1, iter: 2' in capsys.readouterr().out
+
+
+def test_macs_of_images_beside_the_target(run, capsys):
+    out = run / 'macs.json'
+    images = next((run / 'val').glob('v*'))
+    arguments = [
+        DEMO,
+        f'--checkpoint={run / "work_dir/epoch_1.pth"}',
+        f'--images={images}',
+        f'--out={out}',
+        '--cfg-options',
+        'model.backbone.base_channels=8',
+        'model.neck.in_channels=[8,16,32,64]',
+    ]
+    assert tool('analysis_tools/get_macs')(arguments) == 0
+    assert 'ratio targeted' in capsys.readouterr().out
+    assert 0.3 < json.loads(out.read_text())['ratio'] < 1.1
+
+
+def test_macs_of_the_published_network(capsys):
+    arguments = [BCCD, '--shape', '224', '224', '--classes', '1000']
+    assert tool('analysis_tools/get_macs')(arguments) == 0
+    assert '1,817.209' in capsys.readouterr().out
+
+
+@pytest.fixture
+def other_depth(tmp_path):
+    from mmdet_groupconv.backbones import MSGCResNet
+
+    path = tmp_path / 'r34.pth'
+    torch.save(MSGCResNet(34, base_channels=8).state_dict(), path)
+    return path
+
+
+WRONG = {
+    'heads that do not divide': (
+        ['model.backbone.heads=3'],
+        'heads=3 does not divide out_channels=8 of layer1.0.conv2',
+    ),
+    'unknown argument': (
+        ['model.backbone.head=4'],
+        "MSGCResNet got an unknown argument 'head', did you mean 'heads'?",
+    ),
+    'depth': (['model.backbone.depth=19'], 'depth=19 of MSGCResNet, expected one of [18, 34,'),
+    'hook': (['custom_hooks.0.target=2'], 'MACBudgetHook target=2'),
+    'type': (['model.backbone.type=MSGResNet'], 'MSGResNet is not in the'),
+    'annotation file': (
+        ['train_dataloader.dataset.type=CocoDataset', 'train_dataloader.dataset.ann_file=no.json'],
+        'no.json of train_dataloader not found',
+    ),
+    'checkpoint': (
+        ['model.backbone.pretrained=no.pth'],
+        'checkpoint no.pth not found',
+    ),
+}
+
+
+@pytest.mark.parametrize('case', WRONG)
+def test_a_users_mistake_ends_in_one_line_before_anything_is_written(tmp_path, capsys, case):
+    options, message = WRONG[case]
+    if case == 'annotation file':
+        options = [*options, f'train_dataloader.dataset.data_root={tmp_path}']
+    with pytest.raises(SystemExit) as info:
+        tool('train')([DEMO, *tiny(tmp_path, *options)])
+    assert info.value.code == 1
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith('error: ')]
+    assert len(lines) == 1
+    assert message in lines[0]
+    assert not (tmp_path / 'work_dir').exists()
+
+
+def test_a_checkpoint_of_another_depth_is_refused(tmp_path, capsys, other_depth):
+    options = [f'model.backbone.pretrained={other_depth}']
+    with pytest.raises(SystemExit):
+        tool('train')([DEMO, *tiny(tmp_path, *options)])
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert 'r34.pth does not fit MSGCResNet' in error
+    assert 'keys too many (first: layer1.2.conv1.weight)' in error
+
+
+def test_a_missing_config_is_named(capsys):
+    with pytest.raises(SystemExit):
+        tool('train')(['no_config.py'])
+    assert capsys.readouterr().err.splitlines()[-1] == 'error: config no_config.py not found'
