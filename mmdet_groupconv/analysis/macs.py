@@ -67,13 +67,14 @@ def count_macs(
     x = images
     if x is None:
         x = next(network.parameters()).new_zeros(1, 3, *input_size)
-    was_training = network.training
+    modes = {module: module.training for module in network.modules()}
     network.eval()
     try:
         with MacMeter(network) as meter:
             network(x)
     finally:
-        network.train(was_training)
+        for module, training in modes.items():
+            module.training = training
     macs = meter.take()
     return to_report(macs if images is not None else _opened(macs))
 

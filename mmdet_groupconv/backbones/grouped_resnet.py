@@ -52,7 +52,9 @@ class GroupedResNet(ResNet):
             hint = f', did you mean {close[0]!r}?' if close else ''
             raise TypeError(f'{name} got an unknown argument {unknown!r}{hint}')
         if depth not in self.arch_settings:
-            raise ValueError(f'depth={depth} of {name}, expected one of {list(self.arch_settings)}')
+            raise ValueError(
+                f'depth={depth!r} of {name}, expected one of {list(self.arch_settings)}'
+            )
         for argument in ('conv_cfg', 'dcn'):
             if kwargs.get(argument) is not None:
                 raise ValueError(

@@ -10,7 +10,6 @@ traffic on large maps, the second on large weights, so the smaller tensor is the
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.modules.utils import _pair
 
 
 def grouped_conv2d(
@@ -20,7 +19,7 @@ def grouped_conv2d(
     assign: Tensor | None = None,
     bias: Tensor | None = None,
     stride: int | tuple[int, int] = 1,
-    padding: int | tuple[int, int] = 0,
+    padding: int | tuple[int, int] | str = 0,
     dilation: int | tuple[int, int] = 1,
 ) -> Tensor:
     """Convolve `x` with connections gated per group; differentiable in every float argument.
@@ -33,7 +32,7 @@ def grouped_conv2d(
     Raises ValueError where shapes disagree.
     """
     _check(x, weight, gate, assign)
-    geometry = _pair(stride), _pair(padding), _pair(dilation)
+    geometry = stride, padding, dilation
     if gate.size(0) == 1:
         connections = connection(gate, assign, weight.size(0))[0]  # [K, C]
         return F.conv2d(x, _scale(weight, connections), bias, *geometry)
@@ -59,6 +58,8 @@ def connection(gate: Tensor, assign: Tensor | None, out_channels: int) -> Tensor
 def _folding_pays(x: Tensor, weight: Tensor, groups: int) -> bool:
     # Elements that each form writes for a sample: K*C*kh*kw weights or G*C*H*W features.
     filters, _, kh, kw = weight.shape
+    if x.size(0) == 0:  # no sample to fold weights for
+        return False
     return filters * kh * kw <= groups * x.size(2) * x.size(3)
 
 
@@ -83,6 +84,11 @@ def _ragged_groups(
     x: Tensor, weight: Tensor, gate: Tensor, assign: Tensor, bias: Tensor | None, geometry
 ) -> Tensor:
     members = [(assign == group).nonzero()[:, 0] for group in range(gate.size(1))]
+    if sum(len(filters) for filters in members) != len(assign):
+        raise ValueError(
+            f'assign has values {int(assign.min())} ... {int(assign.max())}, '
+            f'expected 0 ... {gate.size(1) - 1}'
+        )
     gate = gate.to(x.dtype)[..., None, None]  # [B, G, C, 1, 1]
     parts = [
         F.conv2d(x * gate[:, g], weight[k], None if bias is None else bias[k], *geometry)
@@ -109,9 +115,14 @@ def _check(x: Tensor, weight: Tensor, gate: Tensor, assign: Tensor | None) -> No
             f'gate has shape {tuple(gate.shape)}, expected [{x.size(0)} or 1, groups, {channels}]'
         )
     groups = gate.size(1)
-    if assign is None and filters % groups:
-        raise ValueError(f'heads={groups} does not divide out_channels={filters}')
-    if assign is not None and tuple(assign.shape) not in ((filters,), (filters, groups)):
+    if assign is None:
+        if groups == 0 or filters % groups:
+            raise ValueError(f'heads={groups} does not divide out_channels={filters}')
+        return
+    integers = assign.dtype == torch.int64 and tuple(assign.shape) == (filters,)
+    one_hot = assign.is_floating_point() and tuple(assign.shape) == (filters, groups)
+    if not integers and not one_hot:
         raise ValueError(
-            f'assign has shape {tuple(assign.shape)}, expected [{filters}] or [{filters}, {groups}]'
+            f'assign is {assign.dtype} of shape {tuple(assign.shape)}, '
+            f'expected int64 [{filters}] or float [{filters}, {groups}]'
         )

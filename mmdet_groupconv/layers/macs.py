@@ -18,6 +18,7 @@ from .conv import GroupedConv2d
 from .gate import Gate
 from .msgc import GateNet, GatePool
 
+_NORMS = _BatchNorm, nn.GroupNorm
 _UNCOUNTED_NORMS = ('downsample.', 'linear_conv.')
 
 
@@ -155,7 +156,7 @@ class MacMeter:
             return
 
         def on_forward(layer: nn.Module, args: tuple, y: Tensor) -> None:
-            if isinstance(layer, _BatchNorm):
+            if isinstance(layer, _NORMS):
                 self._add_norm(name, layer, args[0], y, in_gate_net)
             else:
                 self._add(layer, LayerMacs(name, _dense_macs(layer, args[0], y), in_gate_net), y)
@@ -188,7 +189,7 @@ class MacMeter:
 
 
 def _counted_modules(root: nn.Module) -> Iterator[tuple[str, nn.Module, bool]]:
-    kinds = nn.Conv2d, nn.Linear, nn.MaxPool2d, nn.AdaptiveAvgPool2d, _BatchNorm
+    kinds = nn.Conv2d, nn.Linear, nn.MaxPool2d, nn.AdaptiveAvgPool2d, *_NORMS
     gate_parts = {
         part
         for module in root.modules()

@@ -42,8 +42,11 @@ def test_images_of_another_size_are_refused(backbone):
 @pytest.mark.parametrize('training', [True, False])
 def test_mode_is_left_as_it_was(backbone, training):
     backbone.train(training)
+    backbone.layer1.eval()
     count_macs(backbone, (32, 32))
     assert backbone.training is training
+    assert backbone.layer1.training is False
+    assert backbone.layer2.training is training
 
 
 def test_classifier_counts_pooling_and_linear_layer(backbone):

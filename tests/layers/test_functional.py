@@ -293,11 +293,11 @@ def test_connection_spreads_each_group_over_its_filters():
         ),
         (
             dict(assign=(5,)),
-            r'assign has shape \(5,\), expected \[6\] or \[6, 2\]',
+            r'assign is .* of shape \(5,\), expected int64 \[6\] or float \[6, 2\]',
         ),
         (
             dict(assign=(6, 3)),
-            r'assign has shape \(6, 3\), expected \[6\] or \[6, 2\]',
+            r'assign is .* of shape \(6, 3\), expected int64 \[6\] or float \[6, 2\]',
         ),
     ],
 )
@@ -305,3 +305,36 @@ def test_error_names_what_was_found_and_expected(shapes, message):
     shapes = dict(dict(x=(2, 4, 8, 8), weight=(6, 4, 3, 3), gate=(2, 2, 4)), **shapes)
     with pytest.raises(ValueError, match=message):
         grouped_conv2d(**{name: torch.zeros(shape) for name, shape in shapes.items()})
+
+
+@pytest.mark.parametrize('value', [-1, 2])
+def test_a_filter_of_no_group_is_an_error(value):
+    assign = torch.zeros(24, dtype=torch.int64)
+    assign[3] = value
+    with pytest.raises(ValueError, match=r'assign has values .* expected 0 \.\.\. 1'):
+        grouped_conv2d(
+            torch.zeros(2, 3, 2, 2), torch.zeros(24, 3, 1, 1), torch.ones(2, 2, 3), assign
+        )
+
+
+@pytest.mark.parametrize(
+    'assign',
+    [torch.zeros(4, 2, dtype=torch.int64), torch.zeros(4)],
+    ids=['int matrix', 'float list'],
+)
+def test_assign_of_the_wrong_kind_is_an_error(assign):
+    with pytest.raises(ValueError, match=r'expected int64 \[4\] or float \[4, 2\]'):
+        grouped_conv2d(
+            torch.zeros(2, 3, 2, 2), torch.zeros(4, 3, 1, 1), torch.ones(2, 2, 3), assign
+        )
+
+
+def test_padding_same_is_understood():
+    x, weight = torch.randn(2, 3, 5, 5), torch.randn(4, 3, 3, 3)
+    y = grouped_conv2d(x, weight, torch.ones(2, 2, 3), padding='same')
+    torch.testing.assert_close(y, torch.nn.functional.conv2d(x, weight, padding=1))
+
+
+def test_an_empty_batch_gives_an_empty_batch():
+    y = grouped_conv2d(torch.zeros(0, 3, 9, 9), torch.zeros(4, 3, 3, 3), torch.ones(0, 2, 3))
+    assert y.shape == (0, 4, 7, 7)
