@@ -22,9 +22,12 @@ model = dict(
         in_channels=64,
         feat_channels=64,
         stacked_convs=2,
-        anchor_generator=dict(strides=[8, 16, 32, 64]),
+        anchor_generator=dict(
+            octave_base_scale=3, scales_per_octave=2, ratios=[1.0], strides=[8, 16, 32, 64]
+        ),
     ),
 )
+custom_hooks = _base_.adamw_budget
 optim_wrapper = dict(optimizer=dict(lr=1e-3), paramwise_cfg=_base_.gate_paramwise_cfg)
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
 param_scheduler = [
