@@ -23,8 +23,8 @@ _SAFE = [
     (_statistic, 'builtins.getattr'),
     np.ndarray,
     np.dtype,
-    np._core.multiarray._reconstruct,
-    np._core.multiarray.scalar,
+    np.zeros(1).__reduce__()[0],  # the functions that rebuild arrays and scalars; they moved in
+    np.float64(1).__reduce__()[0],  # numpy 2
     *(type(np.dtype(kind)) for kind in ('float32', 'float64', 'int32', 'int64')),
 ]
 
