@@ -33,7 +33,8 @@ def read_state_dict(path: str | os.PathLike, prefix: str = '') -> dict[str, Tens
     """The state dict of a checkpoint file, on the CPU.
 
     Understands a bare state dict and the keys ``state_dict`` and ``model`` around it; strips
-    DataParallel's ``module.``. prefix: keep only the keys below it, without it.
+    DataParallel's ``module.``. prefix: keep only the keys
+    below it (``backbone``, say), without it.
 
     Raises FileNotFoundError, and ValueError for a file that is no checkpoint, that would need to
     run code (a pickled model), or that holds nothing below `prefix`.
@@ -56,6 +57,7 @@ def read_state_dict(path: str | os.PathLike, prefix: str = '') -> dict[str, Tens
     if not isinstance(content, dict) or not any(isinstance(v, Tensor) for v in content.values()):
         raise ValueError(f'checkpoint {path} holds {type(content).__name__}, expected a state dict')
     state = {key.removeprefix('module.'): value for key, value in content.items()}
+    prefix = prefix and prefix.rstrip('.') + '.'
     state = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     if not state:
         raise ValueError(f'checkpoint {path} has no keys that begin with {prefix!r}')

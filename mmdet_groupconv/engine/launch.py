@@ -60,7 +60,7 @@ def build_runner(cfg: Config, modes: tuple[str, ...]) -> Runner:
     _check_annotations(cfg, modes)
     _check_checkpoints(cfg, build_model(cfg), modes)
     for hook in cfg.get('custom_hooks') or []:
-        HOOKS.build(hook)
+        HOOKS.build({key: value for key, value in hook.items() if key != 'priority'})
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     for mode in modes:
         getattr(runner, f'{mode}_loop')  # builds the data set and the metric

@@ -205,7 +205,7 @@ def _dense_macs(layer: nn.Module, x: Tensor, y: Tensor) -> int:
     if isinstance(layer, nn.Conv2d):
         return _conv_macs(layer, y)
     if isinstance(layer, nn.Linear):
-        return layer.in_features * layer.out_features * (y[0].numel() // layer.out_features)
+        return layer.in_features * y[0].numel()
     return x[0].numel() if isinstance(layer, nn.AdaptiveAvgPool2d) else 4 * y[0].numel()
 
 

@@ -27,9 +27,10 @@ def test_usual_layouts_are_understood(tmp_path, content):
     torch.testing.assert_close(state['conv.weight'], STATE['conv.weight'])
 
 
-def test_prefix_selects_and_strips(tmp_path):
+@pytest.mark.parametrize('prefix', ['backbone', 'backbone.'])
+def test_prefix_selects_and_strips(tmp_path, prefix):
     torch.save({'backbone.a': torch.ones(1), 'neck.a': torch.zeros(1)}, tmp_path / 'c.pth')
-    assert read_state_dict(tmp_path / 'c.pth', 'backbone.') == {'a': torch.ones(1)}
+    assert read_state_dict(tmp_path / 'c.pth', prefix) == {'a': torch.ones(1)}
 
 
 def test_prefix_without_keys_is_named(tmp_path):
