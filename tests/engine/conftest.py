@@ -8,7 +8,7 @@ DEMO = Path(__file__).resolve().parents[2] / 'configs/demo/retinanet_msgc-r18_sc
 
 @pytest.fixture
 def tiny_cfg(tmp_path) -> Config:
-    """The demo's config, small: 4 iterations on 8 images of 64 pixels, then 4 for validation."""
+    """The demo's config, small: 4 iterations on 8 images of 64 pixels, then 4 for validation; budget weight 30."""
     cfg = Config.fromfile(DEMO)
     cfg.work_dir = str(tmp_path / 'work_dir')
     cfg.model.backbone.base_channels = 8
@@ -23,6 +23,7 @@ def tiny_cfg(tmp_path) -> Config:
     )
     cfg.train_cfg.update(max_epochs=1, val_interval=1)
     cfg.param_scheduler = []
+    cfg.custom_hooks[0].weight = 30.0
     cfg.default_hooks.logger.interval = 1
     cfg.experiment_name = tmp_path.name
     return cfg
