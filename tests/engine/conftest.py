@@ -8,7 +8,10 @@ DEMO = Path(__file__).resolve().parents[2] / 'configs/demo/retinanet_msgc-r18_sc
 
 @pytest.fixture
 def tiny_cfg(tmp_path) -> Config:
-    """The demo's config, small: 4 iterations on 8 images of 64 pixels, then 4 for validation; budget weight 30."""
+    """The demo's config, small: 4 iterations on 8 images of 64 pixels, 4 images for validation.
+
+    The budget's weight is 30.
+    """
     cfg = Config.fromfile(DEMO)
     cfg.work_dir = str(tmp_path / 'work_dir')
     cfg.model.backbone.base_channels = 8

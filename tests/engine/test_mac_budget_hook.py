@@ -43,6 +43,33 @@ def test_a_dense_backbone_is_refused(tiny_cfg):
         Runner.from_cfg(tiny_cfg).train()
 
 
+WRAPPERS = {
+    'plain': dict(),
+    'amp': dict(type='AmpOptimWrapper', dtype='bfloat16'),
+    'accumulation': dict(accumulative_counts=2),
+}
+
+
+@pytest.fixture(params=WRAPPERS)
+def wrapped(request, tiny_cfg):
+    tiny_cfg.optim_wrapper.update(WRAPPERS[request.param])
+    runner = Runner.from_cfg(tiny_cfg)
+    before = {name: value.clone() for name, value in runner.model.named_parameters()}
+    runner.train()
+    return runner, before
+
+
+def test_the_budget_reaches_gate_nets_under_every_optimizer_wrapper(wrapped):
+    runner, before = wrapped
+    assert all(0 < ratio < 1.1 for ratio in scalars(runner, 'train/mac_ratio'))
+    moved = [
+        name
+        for name, value in runner.model.named_parameters()
+        if name.endswith('maskgen2.conv.3.bias') and not torch.equal(value, before[name])
+    ]
+    assert len(moved) == 8  # one a block of ResNet-18
+
+
 @pytest.fixture
 def trained(tiny_cfg):
     runner = Runner.from_cfg(tiny_cfg)
