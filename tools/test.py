@@ -1,12 +1,8 @@
 """Test a detector: MMDetection's tools/test.py, with every input checked first."""
 
 import argparse
-import os
 import sys
 
-from mmdet.engine.hooks.utils import trigger_visualization_hook
-from mmdet.evaluation import DumpDetResults
-from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import Config
 
 from mmdet_groupconv.engine.errors import user_errors
@@ -15,6 +11,7 @@ from mmdet_groupconv.engine.launch import (
     add_run_options,
     build_runner,
     load_config,
+    save_predictions,
 )
 
 
@@ -35,17 +32,15 @@ def configure(args: argparse.Namespace) -> Config:
         raise ValueError(f'--out {args.out}: expected a name that ends in .pkl or .pickle')
     cfg = load_config(args)
     cfg.load_from = args.checkpoint
-    return trigger_visualization_hook(cfg, args) if args.show or args.show_dir else cfg
+    return cfg
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    setup_cache_size_limit_of_dynamo()
     with user_errors():
         runner = build_runner(configure(args), ('test',))
     if args.out:
-        runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=args.out))
+        save_predictions(runner, args.out)
     runner.test()
     return 0
 

@@ -1,10 +1,8 @@
 """Train a detector: MMDetection's tools/train.py, with every input checked first."""
 
 import argparse
-import os
 import sys
 
-from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import Config
 
 from mmdet_groupconv.engine.errors import user_errors
@@ -52,8 +50,6 @@ def configure(args: argparse.Namespace) -> Config:
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
-    os.environ.setdefault('LOCAL_RANK', str(args.local_rank))
-    setup_cache_size_limit_of_dynamo()
     with user_errors():
         cfg = configure(args)
         runner = build_runner(cfg, ('train', 'val') if cfg.get('val_dataloader') else ('train',))

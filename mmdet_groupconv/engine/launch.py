@@ -1,11 +1,16 @@
 """From a config file and a command line to a runner, with every input checked on the way."""
 
+import os
 import os.path as osp
 from argparse import ArgumentParser, Namespace
 from collections.abc import Iterator
 from pathlib import Path
 
+import torch
+from mmdet.engine.hooks.utils import trigger_visualization_hook
+from mmdet.evaluation import DumpDetResults
 from mmdet.registry import HOOKS, MODELS, RUNNERS
+from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import Config, ConfigDict, DictAction
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, find_latest_checkpoint
@@ -47,8 +52,11 @@ def load_config(args: Namespace) -> Config:
     if args.cfg_options:
         cfg.merge_from_dict(args.cfg_options)
     cfg.launcher = getattr(args, 'launcher', 'none')
+    os.environ.setdefault('LOCAL_RANK', str(getattr(args, 'local_rank', 0)))
     default = osp.join('work_dirs', Path(args.config).stem)
     cfg.work_dir = getattr(args, 'work_dir', None) or cfg.get('work_dir') or default
+    if getattr(args, 'show', False) or getattr(args, 'show_dir', None):
+        cfg = trigger_visualization_hook(cfg, args)
     return cfg
 
 
@@ -57,20 +65,39 @@ def build_runner(cfg: Config, modes: tuple[str, ...]) -> Runner:
 
     Raises FileNotFoundError and ValueError that name the file or key, before a file is written.
     """
+    setup_cache_size_limit_of_dynamo()
     _check_annotations(cfg, modes)
     _check_checkpoints(cfg, build_model(cfg), modes)
     for hook in cfg.get('custom_hooks') or []:
         HOOKS.build({key: value for key, value in hook.items() if key != 'priority'})
+    _join_cpu_processes(cfg)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     for mode in modes:
         getattr(runner, f'{mode}_loop')  # builds the data set and the metric
     return runner
 
 
+def save_predictions(runner: Runner, path: str) -> None:
+    """Have a test write its predictions to a ``.pkl`` file, as MMDetection's ``--out`` does."""
+    runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=path))
+
+
 def build_model(cfg: Config) -> nn.Module:
     """The config's model, its weights not yet initialised."""
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     return MODELS.build(cfg.model)
+
+
+def _join_cpu_processes(cfg: Config) -> None:
+    # MMEngine gives every process a GPU, and so fails where there is none; else its own defaults.
+    if cfg.launcher == 'pytorch' and not torch.cuda.is_available():
+        torch.distributed.init_process_group('gloo')
+        cfg.model_wrapper_cfg = dict(
+            type='MMDistributedDataParallel',
+            device_ids=None,
+            broadcast_buffers=False,
+            find_unused_parameters=cfg.get('find_unused_parameters', False),
+        )
 
 
 def _check_annotations(cfg: Config, modes: tuple[str, ...]) -> None:

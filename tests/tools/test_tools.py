@@ -4,6 +4,8 @@ import importlib.util
 import json
 import pickle
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -56,6 +58,14 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp('run')
     assert tool('train')([DEMO, *tiny(folder)]) == 0
     return folder
+
+
+@pytest.mark.parametrize('name', ['train', 'test', 'analysis_tools/get_macs'])
+def test_a_tool_starts_in_a_process_of_its_own(name):
+    command = [sys.executable, str(PROJECT / f'tools/{name}.py'), '--help']
+    done = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT)
+    assert done.returncode == 0, done.stderr
+    assert '--cfg-options' in done.stdout
 
 
 def test_training_leaves_a_checkpoint_and_a_log_with_the_ratio(run):
