@@ -27,7 +27,7 @@ model = dict(
         ),
     ),
 )
-custom_hooks = _base_.adamw_budget
+custom_hooks = _base_.short_budget
 optim_wrapper = dict(optimizer=dict(lr=1e-3), paramwise_cfg=_base_.gate_paramwise_cfg)
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
 param_scheduler = [

@@ -6,7 +6,7 @@ _base_ = [
 ]
 max_epochs = 4
 model = dict(backbone=_base_.from_scratch)
-custom_hooks = _base_.adamw_budget
+custom_hooks = _base_.short_budget
 optim_wrapper = dict(paramwise_cfg=_base_.gate_paramwise_cfg)
 train_cfg = dict(max_epochs=max_epochs, val_interval=1)
 param_scheduler = [

@@ -5,5 +5,4 @@ _base_ = [
     'mmdet::_base_/default_runtime.py',
 ]
 model = dict(backbone=_base_.from_scratch, roi_head=dict(bbox_head=dict(num_classes=3)))
-custom_hooks = _base_.adamw_budget
 optim_wrapper = dict(paramwise_cfg=_base_.gate_paramwise_cfg)

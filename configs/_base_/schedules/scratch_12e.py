@@ -2,9 +2,9 @@
 max_epochs = 12
 # For model.backbone: nothing to load, so nothing frozen.
 from_scratch = dict(frozen_stages=-1, norm_eval=False, init_cfg=None)
-# AdamW scales each gradient by its size: at the papers' weight of 30, made for SGD, the budget's
-# gradient would leave the gate nets hardly any of the detector's.
-adamw_budget = [dict(type='MACBudgetHook', target=0.5, weight=5.0)]
+# For runs of a few hundred iterations: AdamW scales each gradient by its size over the last
+# thousand, and at the usual weight of 30 the budget's leaves the gate nets little of the detector's.
+short_budget = [dict(type='MACBudgetHook', target=0.5, weight=5.0)]
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=3)
 val_cfg = dict(type='ValLoop')
 test_cfg = dict(type='TestLoop')
