@@ -1,5 +1,5 @@
-# The first 80 + 80 images of MS COCO 2017 or of any set in its layout, here at 320 pixels; the
-# folder `coco_tiny/` below $MMDET_GROUPCONV_DATA.
+# 80 + 80 images of MS COCO 2017, or any set in its layout, here at 320 pixels; the folder
+# `coco_tiny/` below $MMDET_GROUPCONV_DATA.
 data_root = '{{$MMDET_GROUPCONV_DATA:../shared/data}}/coco_tiny/'
 
 train_pipeline = [
