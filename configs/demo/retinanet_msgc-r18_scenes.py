@@ -6,7 +6,7 @@ _base_ = [
     'mmdet::_base_/default_runtime.py',
     '../_base_/methods/msgc.py',
 ]
-max_epochs = 5
+max_epochs = 10
 model = dict(
     backbone=dict(
         type='MSGCResNet',
