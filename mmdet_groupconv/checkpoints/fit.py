@@ -30,7 +30,7 @@ def check_fit(
         for keys, what in (
             (reshaped, 'of another shape'),
             (lacking, 'missing'),
-            (added, 'too many'),
+            (added, 'unexpected'),
         )
         if keys
     ]

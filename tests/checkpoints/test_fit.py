@@ -24,7 +24,7 @@ def test_all_kinds_of_misfit_are_told_in_one_line(model):
     assert message.startswith('checkpoint x.pth')
     assert '1 keys of another shape (first: 0.weight [8, 3, 1, 1] for [4, 3, 1, 1])' in message
     assert '1 keys missing (first: 0.bias)' in message
-    assert '1 keys too many (first: 2.weight)' in message
+    assert '1 keys unexpected (first: 2.weight)' in message
 
 
 def test_parts_that_may_be_lacking_or_added(model):
@@ -32,5 +32,5 @@ def test_parts_that_may_be_lacking_or_added(model):
     del state['0.bias'], state['1.num_batches_tracked']
     state['fc.weight'] = torch.zeros(1)
     check_fit(model, state, 'x.pth', may_lack=['0.b'], may_add=['fc.'])
-    with pytest.raises(ValueError, match=r'too many \(first: fc\.weight\)'):
+    with pytest.raises(ValueError, match=r'unexpected \(first: fc\.weight\)'):
         check_fit(model, state, 'x.pth', may_lack=['0.b'])
