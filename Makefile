@@ -39,7 +39,8 @@ lint: $(VENV)/.installed
 mmcv-ops: $(VENV)/.installed
 	$(PY) -m pip install -q 'setuptools>=80' wheel ninja
 	MMCV_WITH_OPS=1 $(PY) -m pip install -c constraints.txt --no-build-isolation --no-deps \
-	  --force-reinstall --no-binary onedl-mmcv onedl-mmcv
+	  --no-cache-dir --force-reinstall --no-binary onedl-mmcv onedl-mmcv
+	$(PY) -c 'import mmdet_groupconv.compat as c; print(c.ensure_mmcv_ops())' | grep 'ops: compiled'
 
 clean:
 	rm -rf $(VENV) work_dirs data build *.egg-info
