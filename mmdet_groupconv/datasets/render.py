@@ -6,11 +6,12 @@ independently of it, and backgrounds and objects share the same texture patterns
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
+
+from .textures import gradient, nearby_colour, noise, texture
 
 CLASSES = ('disc', 'square', 'triangle', 'ring', 'cross', 'star')
 """Class names; the position is the label."""
@@ -215,12 +216,12 @@ def _paint(rng: np.random.Generator, canvas: np.ndarray, shape: _Shape, spot: _S
     under = (beneath * alpha).sum(axis=(0, 1)) / alpha.sum()
     colour = _contrasting_colour(rng, under)
     height, width = shape.alpha.shape
-    fill = _texture(rng, height, width, colour, _nearby_colour(rng, colour, 0, 60))
+    fill = texture(rng, height, width, colour, nearby_colour(rng, colour, 0, 60))
     if rng.random() < 0.6:
         edge = colour * 0.35 if rng.random() < 0.6 else colour * 0.35 + 165
         thickness = max(2, round(rng.uniform(0.04, 0.10) * max(height, width)))
         cv2.polylines(fill, shape.contours, True, edge.tolist(), thickness, 8, SUBPIXEL_BITS)
-    shade = 1 + rng.uniform(0, 0.2) * (2 * _gradient(rng, height, width) - 1)
+    shade = 1 + rng.uniform(0, 0.2) * (2 * gradient(rng, height, width) - 1)
     fill *= shade[:, :, None]
     beneath += alpha * (fill[spot.patch] - beneath)
 
@@ -232,21 +233,12 @@ def _contrasting_colour(rng: np.random.Generator, under: np.ndarray) -> np.ndarr
     return colours[np.argmax(np.minimum(distance, MIN_CONTRAST))]
 
 
-def _nearby_colour(
-    rng: np.random.Generator, colour: np.ndarray, nearest: float, farthest: float
-) -> np.ndarray:
-    """A BGR colour at a random distance in [nearest, farthest] before clipping to 0..255."""
-    direction = rng.standard_normal(3)
-    step = direction / np.linalg.norm(direction) * rng.uniform(nearest, farthest)
-    return np.clip(colour + step, 0, 255).astype(np.float32)
-
-
 def _background(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
     """Float32 BGR canvas (H, W, 3): a texture of two related colours under weak colour noise."""
     colour = rng.uniform(20, 235, 3).astype(np.float32)
-    canvas = _texture(rng, height, width, colour, _nearby_colour(rng, colour, 15, 75))
+    canvas = texture(rng, height, width, colour, nearby_colour(rng, colour, 15, 75))
     tint = rng.normal(0, 20, 3).astype(np.float32)
-    canvas += (_noise(rng, height, width) - 0.5)[:, :, None] * tint
+    canvas += (noise(rng, height, width) - 0.5)[:, :, None] * tint
     return canvas
 
 
@@ -256,7 +248,7 @@ def _add_clutter(rng: np.random.Generator, canvas: np.ndarray) -> None:
     side = min(height, width)
     for _ in range(rng.integers(0, 13)):
         centre = rng.uniform((0, 0), (width, height))
-        colour = _nearby_colour(rng, canvas[int(centre[1]), int(centre[0])], 30, 110).tolist()
+        colour = nearby_colour(rng, canvas[int(centre[1]), int(centre[0])], 30, 110).tolist()
         if rng.random() < 0.6:
             angle = rng.uniform(0, np.pi)
             half = rng.uniform(0.02, 0.12) * side * np.array([np.cos(angle), np.sin(angle)])
@@ -274,66 +266,3 @@ def _finish(rng: np.random.Generator, canvas: np.ndarray) -> np.ndarray:
     blurred = cv2.GaussianBlur(canvas, (5, 5), sigma)
     blurred += rng.standard_normal(canvas.shape, np.float32) * np.float32(rng.uniform(1, 7))
     return np.clip(blurred, 0, 255).astype(np.uint8)
-
-
-def _texture(
-    rng: np.random.Generator, height: int, width: int, first: np.ndarray, second: np.ndarray
-) -> np.ndarray:
-    """Float32 (H, W, 3): a random pattern that runs from one BGR colour to the other."""
-    patterns: tuple[Callable[..., np.ndarray], ...] = (_noise, _stripes, _checks, _gradient)
-    pattern = patterns[rng.integers(len(patterns))](rng, height, width)
-    return first + pattern[:, :, None] * (second - first)
-
-
-def _noise(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Smooth noise of four octaves, float32 (H, W) in 0..1."""
-    first = int(rng.integers(2, 6))
-    total = np.zeros((height, width), np.float32)
-    for octave in range(4):
-        cells = first * 2**octave
-        grid = rng.random((cells, cells), np.float32)
-        total += cv2.resize(grid, (width, height), interpolation=cv2.INTER_LINEAR) / 2**octave
-    total -= total.min()
-    return total / total.max()
-
-
-def _stripes(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Parallel soft or hard stripes, float32 (H, W) in 0..1."""
-    return _sharpen(rng, _wave(height, width, rng.uniform(0, np.pi), *_pitch(rng, height, width)))
-
-
-def _checks(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """A soft or hard rotated checkerboard, float32 (H, W) in 0..1."""
-    angle = rng.uniform(0, np.pi)
-    across = _wave(height, width, angle, *_pitch(rng, height, width))
-    along = _wave(height, width, angle + np.pi / 2, *_pitch(rng, height, width))
-    return _sharpen(rng, across * along)
-
-
-def _gradient(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """A linear ramp in a random direction, float32 (H, W) from 0 to 1."""
-    ramp = _distance_along(height, width, rng.uniform(0, 2 * np.pi))
-    ramp -= ramp.min()
-    return ramp / ramp.max()
-
-
-def _pitch(rng: np.random.Generator, height: int, width: int) -> tuple[float, float]:
-    """Random period in pixels, relative to the area's size, and phase in radians."""
-    return rng.uniform(0.07, 0.30) * max(height, width), rng.uniform(0, 2 * np.pi)
-
-
-def _wave(height: int, width: int, angle: float, period: float, phase: float) -> np.ndarray:
-    return np.sin(_distance_along(height, width, angle) * np.float32(2 * np.pi / period) + phase)
-
-
-def _distance_along(height: int, width: int, angle: float) -> np.ndarray:
-    """Float32 (H, W): each pixel's position along a direction, in pixels."""
-    xs = np.arange(width, dtype=np.float32) * np.float32(np.cos(angle))
-    ys = np.arange(height, dtype=np.float32) * np.float32(np.sin(angle))
-    return ys[:, None] + xs
-
-
-def _sharpen(rng: np.random.Generator, wave: np.ndarray) -> np.ndarray:
-    """Map a wave in -1..1 to float32 in 0..1, with soft or hard edges."""
-    gain = np.float32(rng.choice([0.5, 3.0]))
-    return np.clip(0.5 + gain * wave, 0, 1).astype(np.float32)

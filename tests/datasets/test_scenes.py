@@ -14,10 +14,10 @@ from mmdet.evaluation import CocoMetric
 from mmdet.registry import DATASETS
 from pycocotools.coco import COCO
 
-import mmdet_groupconv.datasets.scenes as scenes_module
+import mmdet_groupconv.datasets.scene_files as files_module
 from mmdet_groupconv.datasets import ScenesDataset
 from mmdet_groupconv.datasets.render import CLASSES, render_scene
-from mmdet_groupconv.datasets.scenes import prepare_scenes
+from mmdet_groupconv.datasets.scene_files import prepare_scenes
 
 SIZE = 96
 
@@ -121,7 +121,7 @@ def test_changed_parameters_make_the_set_anew(tmp_path, change):
 
 def test_new_generator_version_makes_the_set_anew(tmp_path, monkeypatch):
     before = Path(build(tmp_path).get_data_info(0)['img_path'])
-    monkeypatch.setattr(scenes_module, 'GENERATOR_VERSION', 99)
+    monkeypatch.setattr(files_module, 'GENERATOR_VERSION', 99)
     assert Path(build(tmp_path).get_data_info(0)['img_path']) != before
 
 
@@ -150,12 +150,12 @@ def test_lost_images_are_made_again(tmp_path):
 def test_two_processes_at_once_make_one_good_set(tmp_path):
     script = (
         'import sys\n'
-        'from mmdet_groupconv.datasets.scenes import prepare_scenes\n'
+        'from mmdet_groupconv.datasets.scene_files import prepare_scenes\n'
         'print("ready", flush=True)\n'
         'sys.stdin.readline()\n'
         'prepare_scenes(sys.argv[1], "train", 40, 96, 0)\n'
     )
-    package_root = Path(scenes_module.__file__).parents[2]
+    package_root = Path(files_module.__file__).parents[2]
     environment = {**os.environ, 'PYTHONPATH': str(package_root), 'OMP_NUM_THREADS': '1'}
     with subprocess.Popen(
         [sys.executable, '-c', script, str(tmp_path)],
@@ -177,16 +177,16 @@ def test_two_processes_at_once_make_one_good_set(tmp_path):
 
 
 def test_slower_process_keeps_the_set_of_the_faster(tmp_path, monkeypatch):
-    original = scenes_module.render_scene
+    original = files_module.render_scene
     times = {}
 
     def overtaken(*args):
-        monkeypatch.setattr(scenes_module, 'render_scene', original)
+        monkeypatch.setattr(files_module, 'render_scene', original)
         prepare_scenes(tmp_path, 'train', 3, SIZE, 0)
         times.update(files_with_times(tmp_path / 'train' / 'v1-seed0-96x96-n3'))
         return original(*args)
 
-    monkeypatch.setattr(scenes_module, 'render_scene', overtaken)
+    monkeypatch.setattr(files_module, 'render_scene', overtaken)
     prepare_scenes(tmp_path, 'train', 3, SIZE, 0)
     assert files_with_times(tmp_path / 'train' / 'v1-seed0-96x96-n3') == times
     assert len(list((tmp_path / 'train').iterdir())) == 1
@@ -194,7 +194,7 @@ def test_slower_process_keeps_the_set_of_the_faster(tmp_path, monkeypatch):
 
 def interrupt_while_making(root: Path, monkeypatch) -> None:
     """Leave what a process leaves that is killed, so gets no chance to clean up, at image 2."""
-    original = scenes_module.render_scene
+    original = files_module.render_scene
     calls = []
 
     def dying(*args):
@@ -204,8 +204,8 @@ def interrupt_while_making(root: Path, monkeypatch) -> None:
         return original(*args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(scenes_module, 'render_scene', dying)
-        patch.setattr(scenes_module.shutil, 'rmtree', lambda *args, **kwargs: None)
+        patch.setattr(files_module, 'render_scene', dying)
+        patch.setattr(files_module.shutil, 'rmtree', lambda *args, **kwargs: None)
         with pytest.raises(KeyboardInterrupt):
             build(root)
 
@@ -233,7 +233,7 @@ def test_interruption_leaves_nothing_behind(tmp_path, monkeypatch):
     def interrupted(*args):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(scenes_module, 'render_scene', interrupted)
+    monkeypatch.setattr(files_module, 'render_scene', interrupted)
     with pytest.raises(KeyboardInterrupt):
         build(tmp_path)
     assert not list((tmp_path / 'train').iterdir())

@@ -3,7 +3,7 @@ max_epochs = 12
 # For model.backbone: nothing to load, so nothing frozen.
 from_scratch = dict(frozen_stages=-1, norm_eval=False, init_cfg=None)
 # For runs of a few hundred iterations: AdamW scales each gradient by its size over the last
-# thousand, and at the usual weight of 30 the budget's leaves the gate nets little of the detector's.
+# thousand, and at the usual weight of 30 the budget's leaves gate nets little of the detector's.
 short_budget = [dict(type='MACBudgetHook', target=0.5, weight=5.0)]
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=3)
 val_cfg = dict(type='ValLoop')
