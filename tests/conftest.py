@@ -5,6 +5,8 @@ import pytest
 import torch
 from torch import nn
 
+import mmdet_groupconv  # noqa: F401  (first, so that no test module meets mmdet without mmcv's ops)
+
 PROJECT = Path(__file__).resolve().parents[1]
 
 

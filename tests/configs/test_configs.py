@@ -4,7 +4,10 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
+from mmdet.testing import demo_mm_inputs
 from mmengine.config import Config
+from mmengine.optim import OptimWrapper
 
 from mmdet_groupconv.engine.launch import build_model
 
@@ -58,3 +61,20 @@ def test_data_root_follows_the_environment(monkeypatch):
     monkeypatch.setenv('MMDET_GROUPCONV_DATA', '/elsewhere')
     cfg = Config.fromfile(CONFIGS / 'retinanet/retinanet_msgc-r18_fpn_12e_bccd.py')
     assert cfg.train_dataloader.dataset.data_root == '/elsewhere/bccd/'
+
+
+@pytest.mark.parametrize('detector', ['retinanet', 'faster-rcnn'])
+def test_a_detector_steps_and_predicts(detector):
+    torch.manual_seed(0)
+    folder = detector.replace('-', '_')
+    cfg = Config.fromfile(CONFIGS / folder / f'{detector}_msgc-r18_fpn_12e_bccd.py')
+    model = build_model(cfg)
+    packed = demo_mm_inputs(2, image_shapes=[(3, 96, 128), (3, 128, 96)], num_classes=3)
+    optimizer = OptimWrapper(torch.optim.SGD(model.parameters(), lr=1e-3))
+    before = model.backbone.layer4[1].conv2.weight.clone()
+    losses = model.train().train_step(packed, optimizer)
+    assert torch.isfinite(losses['loss'])
+    assert not torch.equal(model.backbone.layer4[1].conv2.weight, before)
+    with torch.no_grad():
+        predictions = model.eval().test_step(packed)
+    assert [len(sample.pred_instances.bboxes) <= 100 for sample in predictions] == [True, True]
