@@ -28,5 +28,5 @@ def tiny_cfg(tmp_path) -> Config:
     cfg.param_scheduler = []
     cfg.custom_hooks[0].weight = 30.0
     cfg.default_hooks.logger.interval = 1
-    cfg.experiment_name = tmp_path.name
+    cfg.experiment_name = cfg.visualizer.name = tmp_path.name  # one of a name for the process
     return cfg

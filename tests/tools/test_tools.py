@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import pickle
 import shutil
 import subprocess
@@ -48,6 +49,7 @@ def tiny(tmp_path, *more):
         'model.neck.in_channels=[8,16,32,64]',
         'train_cfg.max_epochs=1',
         'train_cfg.val_interval=1',
+        f'visualizer.name={tmp_path}',  # MMEngine keeps one of a name for the whole process
         *more,
     ]
 
@@ -63,7 +65,8 @@ def run(tmp_path_factory):
 @pytest.mark.parametrize('name', ['train', 'test', 'analysis_tools/get_macs'])
 def test_a_tool_starts_in_a_process_of_its_own(name):
     command = [sys.executable, str(PROJECT / f'tools/{name}.py'), '--help']
-    done = subprocess.run(command, capture_output=True, text=True, cwd=PROJECT)
+    environment = dict(os.environ, PYTHONPATH=str(PROJECT))
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
     assert '--cfg-options' in done.stdout
 
