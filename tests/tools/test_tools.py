@@ -1,6 +1,7 @@
 """The command lines, called in this process on the demo's config made tiny."""
 
 import importlib.util
+import itertools
 import json
 import os
 import pickle
@@ -15,6 +16,7 @@ import torch
 PROJECT = Path(__file__).resolve().parents[2]
 DEMO = str(PROJECT / 'configs/demo/retinanet_msgc-r18_scenes.py')
 BCCD = str(PROJECT / 'configs/retinanet/retinanet_msgc-r18_fpn_12e_bccd.py')
+RUNS = itertools.count()
 
 
 def tool(name):
@@ -49,7 +51,9 @@ def tiny(tmp_path, *more):
         'model.neck.in_channels=[8,16,32,64]',
         'train_cfg.max_epochs=1',
         'train_cfg.val_interval=1',
-        f'visualizer.name={tmp_path}',  # MMEngine keeps one of a name for the whole process
+        # MMEngine keeps one logger and one visualizer of a name for the whole process.
+        f'experiment_name=run{next(RUNS)}',
+        f'visualizer.name=run{next(RUNS)}',
         *more,
     ]
 
@@ -90,12 +94,13 @@ def test_testing_writes_metrics_pictures_and_predictions(run):
     assert any('mac_ratio' in found for found in metrics)
 
 
-def test_resuming_goes_on_after_the_last_epoch(run, tmp_path, capsys):
+def test_resuming_goes_on_after_the_last_epoch(run, tmp_path):
     shutil.copytree(run, tmp_path, dirs_exist_ok=True)
     (tmp_path / 'work_dir/last_checkpoint').write_text(str(tmp_path / 'work_dir/epoch_1.pth'))
     assert tool('train')([DEMO, '--resume', *tiny(tmp_path, 'train_cfg.max_epochs=2')]) == 0
     assert (tmp_path / 'work_dir/epoch_2.pth').is_file()
-    assert 'resumed epoch: 1, iter: 2' in capsys.readouterr().out
+    logs = [path.read_text() for path in (tmp_path / 'work_dir').glob('*/*.log')]
+    assert any('resumed epoch: 1, iter: 2' in log for log in logs)
 
 
 def test_macs_of_images_beside_the_target(run, capsys):
