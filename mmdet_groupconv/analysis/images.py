@@ -14,11 +14,11 @@ SUFFIXES = '.jpg', '.jpeg', '.png', '.bmp', '.webp'
 
 
 def count_macs_of_images(model: nn.Module, cfg: Config, folder: str) -> MacReport:
-    """The mean report over a folder's images, each at its own size in the config's test pipeline.
+    """The mean report over the images in and below a folder, each at its size in the test pipeline.
 
     Raises FileNotFoundError where the folder holds no image.
     """
-    paths = sorted(p for p in Path(folder).glob('*') if p.suffix.lower() in SUFFIXES)
+    paths = sorted(p for p in Path(folder).rglob('*') if p.suffix.lower() in SUFFIXES)
     if not paths:
         raise FileNotFoundError(f'{folder} holds no image, expected files in {", ".join(SUFFIXES)}')
     steps = [step for step in get_test_pipeline_cfg(cfg) if 'LoadAnnotations' not in step['type']]
