@@ -10,18 +10,19 @@ from torch.utils.checkpoint import checkpoint
 from ..layers import Gate, GatePool, add_gate_nets, make_gate
 from .grouped_resnet import GroupedResNet
 
-GATED_CONVS = dict(conv_cfg=dict(type='GroupedConv2d'))
+_GATED_CONVS = dict(conv_cfg=dict(type='GroupedConv2d'))
 
 
 class _GatedBlock(nn.Module):
     """What both residual blocks share: gates from the pooled input, then one conv after another.
 
-    layout: how each conv is gated, as (in channels, heads, whether attention multiplies too).
+    reduction: class attribute, how much narrower the gate nets' hidden layer is than the input.
     """
 
     reduction: int
 
     def _add_gates(self, inplanes: int, layout: list[tuple[int, int, bool]]) -> None:
+        """layout: how each conv is gated, as (in_channels, heads, whether attention weighs)."""
         self.gate_pool = GatePool()
         self.gated = [str(number) for number in range(1, len(layout) + 1)]
         for suffix, (channels, heads, attention) in zip(self.gated, layout, strict=True):
@@ -70,7 +71,7 @@ class MSGCBasicBlock(_GatedBlock, BasicBlock):
     readers: ClassVar = {'conv2': ('conv1',)}
 
     def __init__(self, inplanes: int, planes: int, *, heads: int, attention: bool, **kwargs):
-        BasicBlock.__init__(self, inplanes, planes, **{**kwargs, **GATED_CONVS})
+        BasicBlock.__init__(self, inplanes, planes, **{**kwargs, **_GATED_CONVS})
         self._add_gates(inplanes, [(inplanes, 1, attention), (planes, heads, attention)])
 
 
@@ -84,7 +85,7 @@ class MSGCBottleneck(_GatedBlock, Bottleneck):
     readers: ClassVar = {'conv2': ('conv1',), 'conv3': ('conv2',)}
 
     def __init__(self, inplanes: int, planes: int, *, heads: int, attention: bool, **kwargs):
-        Bottleneck.__init__(self, inplanes, planes, **{**kwargs, **GATED_CONVS})
+        Bottleneck.__init__(self, inplanes, planes, **{**kwargs, **_GATED_CONVS})
         self._add_gates(
             inplanes, [(inplanes, 1, False), (planes, heads, attention), (planes, 1, False)]
         )

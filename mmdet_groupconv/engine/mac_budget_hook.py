@@ -46,6 +46,7 @@ class MACBudgetHook(Hook):
         self.target_now = 1.0
         self._handles: list = []
         self._meter: MacMeter | None = None
+        self._seen = torch.zeros(2, dtype=torch.float64)  # sum of ratios, images
 
     def target_at(self, progress: float) -> float:
         """The target MAC ratio after `progress` (0 ... 1) of the training."""
@@ -64,7 +65,8 @@ class MACBudgetHook(Hook):
                 f'MACBudgetHook: the backbone {type(backbone).__name__} has no gated '
                 'convolutions, expected one such as MSGCResNet'
             )
-        self._meter = MacMeter(backbone).__enter__()
+        self._meter = MacMeter(backbone)
+        self._meter.attach()
         self._handles = [
             model.register_forward_pre_hook(lambda *_: self._meter.reset()),
             model.register_forward_hook(self._after_forward, with_kwargs=True),
@@ -72,7 +74,7 @@ class MACBudgetHook(Hook):
 
     def after_run(self, runner) -> None:
         """Leave the model as it was."""
-        self._meter.__exit__()
+        self._meter.detach()
         for handle in self._handles:
             handle.remove()
 
@@ -83,7 +85,7 @@ class MACBudgetHook(Hook):
 
     def before_val_epoch(self, runner) -> None:
         """Forget earlier images."""
-        self._seen = torch.zeros(2, dtype=torch.float64)  # sum of ratios, images
+        self._seen = torch.zeros_like(self._seen)
 
     before_test_epoch = before_val_epoch
 

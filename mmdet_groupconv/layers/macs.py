@@ -103,7 +103,7 @@ class Macs:
 
 
 class MacMeter:
-    """Counts the MACs of the modules below `root`, as long as it is a context.
+    """Counts the MACs of the modules below `root`, as a context or between attach and detach.
 
     A block that gates one convolution by another's input says who reads whom in a class attribute
     ``readers``: ``{'conv2': ('conv1',)}`` means that all of conv1's output goes to conv2 alone,
@@ -122,11 +122,19 @@ class MacMeter:
         self.reset()
 
     def __enter__(self) -> 'MacMeter':
-        for name, module, in_gate_net in _counted_modules(self.root):
-            self._attach(name, module, in_gate_net)
+        self.attach()
         return self
 
     def __exit__(self, *_) -> None:
+        self.detach()
+
+    def attach(self) -> None:
+        """Begin to count; for a meter whose life is no single block of code."""
+        for name, module, in_gate_net in _counted_modules(self.root):
+            self._hook(name, module, in_gate_net)
+
+    def detach(self) -> None:
+        """Leave the modules as they were."""
         for handle in self._handles:
             handle.remove()
         self._handles.clear()
@@ -143,7 +151,7 @@ class MacMeter:
         self._rows = {}
         self._last_conv = (None, None)
 
-    def _attach(self, name: str, module: nn.Module, in_gate_net: bool) -> None:
+    def _hook(self, name: str, module: nn.Module, in_gate_net: bool) -> None:
         if isinstance(module, GroupedConv2d):
 
             def on_gate(layer: nn.Module, gate: Gate, x: Tensor, y: Tensor) -> None:
