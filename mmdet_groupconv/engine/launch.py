@@ -1,5 +1,7 @@
 """From a config file and a command line to a runner, with every input checked on the way."""
 
+import atexit
+import gc
 import os
 import os.path as osp
 from argparse import ArgumentParser, Namespace
@@ -92,12 +94,19 @@ def _join_cpu_processes(cfg: Config) -> None:
     # MMEngine gives every process a GPU, and so fails where there is none; else its own defaults.
     if cfg.launcher == 'pytorch' and not torch.cuda.is_available():
         torch.distributed.init_process_group('gloo')
+        atexit.register(_leave_cpu_processes)
         cfg.model_wrapper_cfg = dict(
             type='MMDistributedDataParallel',
             device_ids=None,
             broadcast_buffers=False,
             find_unused_parameters=cfg.get('find_unused_parameters', False),
         )
+
+
+def _leave_cpu_processes() -> None:
+    # A process group that outlives the interpreter, held by a wrapped model, aborts at its exit.
+    gc.collect()
+    torch.distributed.destroy_process_group()
 
 
 def _check_annotations(cfg: Config, modes: tuple[str, ...]) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import pickle
 import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -51,6 +52,7 @@ def tiny(tmp_path, *more):
         'model.neck.in_channels=[8,16,32,64]',
         'train_cfg.max_epochs=1',
         'train_cfg.val_interval=1',
+        'default_hooks.logger.interval=1',
         # MMEngine keeps one logger and one visualizer of a name for the whole process.
         f'experiment_name=run{next(RUNS)}',
         f'visualizer.name=run{next(RUNS)}',
@@ -80,6 +82,22 @@ def test_training_leaves_a_checkpoint_and_a_log_with_the_ratio(run):
     scalars = next((run / 'work_dir').glob('*/vis_data/scalars.json')).read_text()
     assert 'mac_ratio' in scalars
     assert 'mac_target' in scalars
+
+
+def test_two_processes_train_on_cpus_and_end_cleanly(tmp_path):
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = str(free.getsockname()[1])
+    binaries = f'{Path(sys.executable).parent}:{os.environ["PATH"]}'
+    environment = dict(
+        os.environ, PYTHONPATH=str(PROJECT), PATH=binaries, PORT=port, OMP_NUM_THREADS='1'
+    )
+    command = ['bash', str(PROJECT / 'tools/dist_train.sh'), DEMO, '2', *tiny(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 0, done.stderr
+    # 4 images in batches of 2 over 2 processes: 1 iteration.
+    assert 'Epoch(train) [1][1/1]' in done.stdout
+    assert (tmp_path / 'work_dir/epoch_1.pth').is_file()
 
 
 def test_testing_writes_metrics_pictures_and_predictions(run):
