@@ -21,7 +21,7 @@ class LayerRow:
 
 @dataclass
 class MacReport:
-    """MACs for one image (a mean where several were given); parts as in DESIGN's convention.
+    """MACs for one image (a mean over several), in the convention of ``layers/macs.py``.
 
     original: dense host. always_on: what no gate touches. masked: filters x channels read.
     unread: work whose output no later gate reads. gate_nets: deciding the gates.
@@ -86,15 +86,13 @@ def mean_report(reports: list[MacReport]) -> MacReport:
         values = list(values)
         return None if None in values else sum(values) / len(values)
 
+    numbers = 'original', 'macs', 'density'
     layers = [
-        LayerRow(rows[0].name, *(mean(getattr(r, k) for r in rows) for k in _NUMBERS))
+        LayerRow(rows[0].name, *(mean(getattr(r, k) for r in rows) for k in numbers))
         for rows in zip(*(report.layers for report in reports), strict=True)
     ]
     parts = 'original', 'always_on', 'masked', 'unread', 'gate_nets'
     return MacReport(*(mean(getattr(r, k) for r in reports) for k in parts), layers)
-
-
-_NUMBERS = 'original', 'macs', 'density'
 
 
 def to_report(macs: Macs) -> MacReport:

@@ -4,6 +4,9 @@ from collections.abc import Collection
 
 from torch import Tensor, nn
 
+# Files from before torch 0.4.1 lack BatchNorm's counter.
+_OPTIONAL = ('num_batches_tracked',)
+
 
 def check_fit(
     model: nn.Module,
@@ -38,10 +41,6 @@ def check_fit(
         raise ValueError(
             f'checkpoint {source} does not fit {type(model).__name__}: {"; ".join(complaints)}'
         )
-
-
-# Files from before torch 0.4.1 lack BatchNorm's counter.
-_OPTIONAL = ('num_batches_tracked',)
 
 
 def _named(key: str, parts: Collection[str]) -> bool:

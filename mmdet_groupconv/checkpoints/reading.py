@@ -33,8 +33,7 @@ def read_state_dict(path: str | os.PathLike, prefix: str = '') -> dict[str, Tens
     """The state dict of a checkpoint file, on the CPU.
 
     Understands a bare state dict and the keys ``state_dict`` and ``model`` around it; strips
-    DataParallel's ``module.``. prefix: keep only the keys
-    below it (``backbone``, say), without it.
+    DataParallel's ``module.``. prefix: keep only the keys below it (``backbone``, say), without it.
 
     Raises FileNotFoundError, and ValueError for a file that is no checkpoint, that would need to
     run code (a pickled model), or that holds nothing below `prefix`.

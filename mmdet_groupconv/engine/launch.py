@@ -128,23 +128,26 @@ def _datasets(cfg: ConfigDict | list | None) -> Iterator[ConfigDict]:
 
 
 def _check_checkpoints(cfg: Config, model: nn.Module, modes: tuple[str, ...]) -> None:
+    if 'train' in modes:  # nothing else initialises weights
+        _check_pretrained(model)
+    path = cfg.get('load_from')
+    if cfg.get('resume') and not path:
+        path = find_latest_checkpoint(cfg.work_dir)
+    if not path or '://' in path:
+        return
+    if 'test' in modes or cfg.get('resume'):
+        check_fit(model, read_state_dict(path), path)
+    elif hasattr(model, 'backbone'):  # heads may be new: fine-tuning on other classes
+        check_fit(model.backbone, read_state_dict(path, 'backbone'), path, may_lack=_GATE_NETS)
+
+
+def _check_pretrained(model: nn.Module) -> None:
     for module in model.modules():
         for init in _as_list(getattr(module, 'init_cfg', None)):
             path = init.get('checkpoint', '')
             if init.get('type') == 'Pretrained' and '://' not in path:
                 state = read_state_dict(path, init.get('prefix', ''))
                 check_fit(module, state, path, may_lack=_GATE_NETS, may_add=_CLASSIFIERS)
-    path = cfg.get('load_from')
-    if cfg.get('resume') and not path:
-        path = find_latest_checkpoint(cfg.work_dir)
-    if not path or '://' in path:
-        return
-    state = read_state_dict(path)
-    if 'test' in modes or cfg.get('resume'):
-        check_fit(model, state, path)
-    elif hasattr(model, 'backbone'):  # heads may be new: fine-tuning on other classes
-        backbone = {k.removeprefix('backbone.'): v for k, v in state.items() if 'backbone.' in k}
-        check_fit(model.backbone, backbone, path, may_lack=_GATE_NETS)
 
 
 def _as_list(init_cfg: dict | list | None) -> list:

@@ -112,6 +112,19 @@ def test_testing_writes_metrics_pictures_and_predictions(run):
     assert any('mac_ratio' in found for found in metrics)
 
 
+def test_testing_needs_no_pretrained_file(run):
+    options = tiny(run, 'model.backbone.pretrained=gone.pth')
+    assert tool('test')([DEMO, str(run / 'work_dir/epoch_1.pth'), *options]) == 0
+
+
+def test_fine_tuning_checks_the_backbone_and_leaves_heads_free(run, tmp_path, capsys):
+    load = f'load_from={run / "work_dir/epoch_1.pth"}'
+    assert tool('train')([DEMO, *tiny(tmp_path, load, 'model.bbox_head.num_classes=7')]) == 0
+    with pytest.raises(SystemExit):
+        tool('train')([DEMO, *tiny(tmp_path, load, 'model.backbone.depth=34')])
+    assert 'epoch_1.pth does not fit MSGCResNet' in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_resuming_goes_on_after_the_last_epoch(run, tmp_path):
     shutil.copytree(run, tmp_path, dirs_exist_ok=True)
     (tmp_path / 'work_dir/last_checkpoint').write_text(str(tmp_path / 'work_dir/epoch_1.pth'))
