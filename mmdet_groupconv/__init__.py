@@ -9,4 +9,8 @@ __version__ = '0.1.0'
 
 ensure_mmcv_ops()
 
-from . import backbones, datasets, engine  # noqa: E402, F401  (after the ops: mmdet.models needs them)
+from .conv_cfg import register_layers  # noqa: E402  (after the ops: mmdet.models needs them)
+
+register_layers()
+
+from . import backbones, datasets, engine, heads  # noqa: E402, F401

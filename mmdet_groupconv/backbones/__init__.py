@@ -1,11 +1,27 @@
 """MMDetection's backbones with grouped blocks."""
 
-from mmengine.registry import MODELS
-
-from ..layers import GroupedConv2d
+from .conv_methods import (
+    DGCMobileNetV2,
+    DGCResNet,
+    FLGCMobileNetV2,
+    FixedGroupResNet,
+    FLGCResNet,
+    SGCMobileNetV2,
+    SGCResNet,
+)
+from .grouped_mobilenet_v2 import TrimmedMobileNetV2
+from .msgc_mobilenet_v2 import MSGCMobileNetV2
 from .msgc_resnet import MSGCResNet
 
-# The root registry: `build_conv_layer` finds it there from every scope.
-MODELS.register_module('GroupedConv2d', module=GroupedConv2d)
-
-__all__ = ['MSGCResNet']
+__all__ = [
+    'DGCMobileNetV2',
+    'DGCResNet',
+    'FLGCMobileNetV2',
+    'FLGCResNet',
+    'FixedGroupResNet',
+    'MSGCMobileNetV2',
+    'MSGCResNet',
+    'SGCMobileNetV2',
+    'SGCResNet',
+    'TrimmedMobileNetV2',
+]

@@ -1,10 +1,9 @@
 """MMDetection's ResNet with a method's own blocks."""
 
-import difflib
-import inspect
-
 from mmdet.models.backbones.resnet import Bottleneck, ResNet
 from torch import nn
+
+from .arguments import check_arguments
 
 
 class GroupedResNet(ResNet):
@@ -46,21 +45,11 @@ class GroupedResNet(ResNet):
 
     def _check_arguments(self, depth: int, kwargs: dict) -> None:
         name = type(self).__name__
-        known = {*inspect.signature(ResNet).parameters, *inspect.signature(type(self)).parameters}
-        for unknown in kwargs.keys() - known:
-            close = difflib.get_close_matches(unknown, known, n=1)
-            hint = f', did you mean {close[0]!r}?' if close else ''
-            raise TypeError(f'{name} got an unknown argument {unknown!r}{hint}')
+        check_arguments(type(self), ResNet, kwargs, refused=('conv_cfg', 'dcn'))
         if depth not in self.arch_settings:
             raise ValueError(
                 f'depth={depth!r} of {name}, expected one of {list(self.arch_settings)}'
             )
-        for argument in ('conv_cfg', 'dcn'):
-            if kwargs.get(argument) is not None:
-                raise ValueError(
-                    f'{argument}={kwargs[argument]} of {name}, expected None: the method itself '
-                    'groups the convolutions of the blocks'
-                )
         if kwargs.get('plugins') is not None and self.arch_settings[depth][0] is not Bottleneck:
             raise ValueError(
                 f'plugins of {name} with depth={depth}, expected None: only the bottlenecks of '

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..layers import Gate, GatePool, add_gate_nets, make_gate
+from .grouped_blocks import readable
 from .grouped_resnet import GroupedResNet
 
 _GATED_CONVS = dict(conv_cfg=dict(type='GroupedConv2d'))
@@ -28,11 +29,7 @@ class _GatedBlock(nn.Module):
         for suffix, (channels, heads, attention) in zip(self.gated, layout, strict=True):
             add_gate_nets(self, suffix, inplanes, channels, heads, self.reduction, attention)
         # A plugin between two convs mixes channels: then nothing can be said to be unread.
-        self.readers = {
-            reader: sources
-            for reader, sources in self.readers.items()
-            if not any(getattr(self, f'after_{name}_plugin_names', ()) for name in sources)
-        }
+        self.readers = readable(self, self.readers)
 
     def gates(self, x: Tensor) -> list[Gate]:
         """One gate a conv, from the block's input. x: ``[B, inplanes, H, W]``."""

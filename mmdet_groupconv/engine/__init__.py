@@ -1,5 +1,8 @@
-"""MMEngine hooks: budgets and schedules of the grouped backbones."""
+"""MMEngine hooks: budgets and schedules of the grouped layers."""
 
+from .dgc_schedule_hook import DGCScheduleHook
 from .mac_budget_hook import MACBudgetHook
+from .mac_ratio_hook import MACRatioHook
+from .self_grouping_hook import SelfGroupingHook
 
-__all__ = ['MACBudgetHook']
+__all__ = ['DGCScheduleHook', 'MACBudgetHook', 'MACRatioHook', 'SelfGroupingHook']

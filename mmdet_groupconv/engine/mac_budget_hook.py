@@ -1,36 +1,35 @@
 """Holds a detector with MSGC gates to a MAC budget."""
 
-import torch
-from mmengine import dist
-from mmengine.hooks import Hook
-from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from torch import Tensor, nn
 
-from ..layers import GroupedConv2d, MacMeter
+from ..layers import GroupedLayer, Macs
+from .mac_ratio_hook import MACRatioHook
 
 
 @HOOKS.register_module()
-class MACBudgetHook(Hook):
-    """Adds ``loss_macs`` to the losses and logs the MAC ratio (MSGC, section 3.5).
+class MACBudgetHook(MACRatioHook):
+    """Adds ``loss_macs`` to the losses and logs the MAC ratios (MSGC, section 3.5).
 
     ``loss_macs = weight * max(0, macs / original - target(t))``; ``target(t)`` falls linearly from
-    1 to `target` while training progress goes from `start` to `stop` (0 ... 1), then stays. MACs
-    are the backbone's, of each batch's padded size. Training logs ``mac_ratio`` and ``mac_target``;
-    validation and test put ``mac_ratio``, the mean over their images, among the metrics.
+    1 to `target` while training progress goes from `start` to `stop` (0 ... 1), then stays.
+    Training logs ``mac_target`` beside the ratios of :class:`MACRatioHook`.
 
-    Works on any detector, by forward hooks on the model: no subclass is needed, and DDP, mixed
-    precision and gradient accumulation see an ordinary loss.
+    scope: 'backbone' for a target relative to the backbone's MACs (the papers'), 'detector' for one
+    relative to the whole detector's (ours).
 
-    Raises ValueError for numbers out of range or a backbone without gated convolutions.
+    Raises ValueError for numbers out of range or a scope without gated layers.
     """
 
-    # Before LoggerHook, which prints what this one measured.
-    priority = 'NORMAL'
-
     def __init__(
-        self, target: float = 0.5, weight: float = 30.0, start: float = 0.0, stop: float = 0.5
+        self,
+        target: float = 0.5,
+        weight: float = 30.0,
+        start: float = 0.0,
+        stop: float = 0.5,
+        scope: str = 'backbone',
     ) -> None:
+        super().__init__()
         if not 0 < target <= 1:
             raise ValueError(f'MACBudgetHook target={target}, expected a ratio in (0, 1]')
         if weight < 0:
@@ -39,14 +38,16 @@ class MACBudgetHook(Hook):
             raise ValueError(
                 f'MACBudgetHook start={start}, stop={stop}, expected 0 <= start <= stop <= 1'
             )
+        if scope not in ('backbone', 'detector'):
+            raise ValueError(
+                f"MACBudgetHook scope={scope!r}, expected 'backbone' or 'detector'"
+            )
         self.target = target
         self.weight = weight
         self.start = start
         self.stop = stop
+        self.scope = scope
         self.target_now = 1.0
-        self._handles: list = []
-        self._meter: MacMeter | None = None
-        self._seen = torch.zeros(2, dtype=torch.float64)  # sum of ratios, images
 
     def target_at(self, progress: float) -> float:
         """The target MAC ratio after `progress` (0 ... 1) of the training."""
@@ -56,67 +57,22 @@ class MACBudgetHook(Hook):
             return 1.0
         return 1 + (self.target - 1) * (progress - self.start) / (self.stop - self.start)
 
-    def before_run(self, runner) -> None:
-        """Start to meter the backbone."""
-        model = runner.model.module if is_model_wrapper(runner.model) else runner.model
-        backbone = model.backbone
-        if not any(isinstance(module, GroupedConv2d) for module in backbone.modules()):
+    def check(self, model: nn.Module) -> None:
+        """Raise ValueError where the scope has no gated layers."""
+        scope = model.backbone if self.scope == 'backbone' else model
+        if not any(isinstance(module, GroupedLayer) for module in scope.modules()):
             raise ValueError(
-                f'MACBudgetHook: the backbone {type(backbone).__name__} has no gated '
+                f'MACBudgetHook: the {self.scope} {type(scope).__name__} has no gated '
                 'convolutions, expected one such as MSGCResNet'
             )
-        self._meter = MacMeter(backbone)
-        self._meter.attach()
-        self._handles = [
-            model.register_forward_pre_hook(lambda *_: self._meter.reset()),
-            model.register_forward_hook(self._after_forward, with_kwargs=True),
-        ]
-
-    def after_run(self, runner) -> None:
-        """Leave the model as it was."""
-        self._meter.detach()
-        for handle in self._handles:
-            handle.remove()
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
         """Move the target; it follows the iteration, so a resumed run goes on where it was."""
         self.target_now = self.target_at(runner.iter / runner.max_iters)
         runner.message_hub.update_scalar('train/mac_target', self.target_now)
 
-    def before_val_epoch(self, runner) -> None:
-        """Forget earlier images."""
-        self._seen = torch.zeros_like(self._seen)
-
-    before_test_epoch = before_val_epoch
-
-    def after_val_epoch(self, runner, metrics: dict[str, float] | None = None) -> None:
-        """Report the mean ratio over the images of all processes."""
-        self._report(runner, 'val', metrics)
-
-    def after_test_epoch(self, runner, metrics: dict[str, float] | None = None) -> None:
-        """Report the mean ratio over the images of all processes."""
-        self._report(runner, 'test', metrics)
-
-    def _after_forward(self, model: nn.Module, args: tuple, kwargs: dict, output):
-        mode = kwargs.get('mode')
-        if mode == 'loss':
-            ratio = self._meter.take().ratio.float()
-            output['loss_macs'] = self.weight * (ratio - self.target_now).clamp(min=0)
-            output['mac_ratio'] = ratio.detach()
-        elif mode == 'predict':
-            images = len(output)
-            ratio = self._meter.take().ratio
-            self._seen = (
-                self._seen.to(ratio.device) + torch.stack((ratio, ratio.new_ones(()))) * images
-            )
-        return output
-
-    def _report(self, runner, mode: str, metrics: dict[str, float] | None) -> None:
-        seen: Tensor = (
-            self._seen.to(dist.get_comm_device()) if dist.is_distributed() else self._seen
-        )
-        dist.all_reduce(seen)
-        ratio = float(seen[0] / seen[1].clamp(min=1))
-        runner.message_hub.update_scalar(f'{mode}/mac_ratio', ratio)
-        if metrics is not None:
-            metrics['mac_ratio'] = ratio
+    def losses(self, macs: Macs) -> dict[str, Tensor]:
+        """The budget's."""
+        scope = macs.part('backbone') if self.scope == 'backbone' else macs
+        over = (scope.ratio.float() - self.target_now).clamp(min=0)
+        return dict(loss_macs=self.weight * over)

@@ -1,20 +1,36 @@
 """Grouped convolutions and their gates. Needs torch only and can be lifted out alone."""
 
 from .conv import GroupedConv2d
+from .dgc import DGCConv2d, SaliencyNet
+from .fixed import FixedGroupConv2d
+from .flgc import FLGCConv2d
 from .functional import connection, grouped_conv2d
-from .gate import Gate
+from .gate import Gate, GroupedLayer
+from .gate_net import GateNet, GatePool
 from .macs import MacMeter, Macs
-from .msgc import AttentionGenerator, GateNet, GatePool, MaskGenerator, add_gate_nets, make_gate
+from .msgc import AttentionGenerator, MaskGenerator, MSGCConv2d, add_gate_nets, make_gate
+from .separable import SeparableConv2d
+from .sgc import SelfGrouping, SGCConv2d, SGCLinear
 
 __all__ = [
     'AttentionGenerator',
+    'DGCConv2d',
+    'FLGCConv2d',
+    'FixedGroupConv2d',
     'Gate',
     'GateNet',
     'GatePool',
     'GroupedConv2d',
+    'GroupedLayer',
+    'MSGCConv2d',
     'MacMeter',
     'Macs',
     'MaskGenerator',
+    'SGCConv2d',
+    'SGCLinear',
+    'SaliencyNet',
+    'SelfGrouping',
+    'SeparableConv2d',
     'add_gate_nets',
     'connection',
     'grouped_conv2d',

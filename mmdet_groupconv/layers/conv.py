@@ -1,23 +1,21 @@
-"""A dense-shaped convolution that takes its gate from outside."""
-
-from collections import OrderedDict
-from collections.abc import Callable
+"""A dense-shaped convolution whose connections a gate decides."""
 
 from torch import Tensor, nn
-from torch.utils.hooks import RemovableHandle
 
 from .functional import grouped_conv2d
-from .gate import Gate
-
-GateHook = Callable[[nn.Module, Gate, Tensor, Tensor], None]
+from .gate import Gate, GroupedLayer
 
 
-class GroupedConv2d(nn.Conv2d):
+class GroupedConv2d(GroupedLayer, nn.Conv2d):
     """``nn.Conv2d`` with a gate: ``y = conv(x, W * M)``, ``M = assign @ gate``.
 
-    The weight keeps the dense shape and key, so dense checkpoints load. Filters belong to equal,
-    contiguous heads, as many as the gate has. Arguments: those of ``nn.Conv2d``; ``groups`` other
-    than 1 and padding that is not zeros raise ValueError.
+    The weight keeps the dense shape and key, so dense checkpoints load. Here the gate comes from
+    outside; methods that make it in the layer derive from this one and call :meth:`convolve`.
+    They name ``nn.Conv2d`` as a base as well: MMEngine's ``init_cfg`` with ``layer='Conv2d'``
+    reaches direct subclasses alone.
+
+    Arguments: those of ``nn.Conv2d``; ``groups`` other than 1 and padding that is not zeros raise
+    ValueError.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size, **kwargs) -> None:
@@ -26,29 +24,42 @@ class GroupedConv2d(nn.Conv2d):
             raise ValueError(f'groups={self.groups} of a gated convolution, expected 1')
         if self.padding_mode != 'zeros':
             raise ValueError(f"padding_mode={self.padding_mode!r}, expected 'zeros'")
-        self._gate_hooks: OrderedDict[int, GateHook] = OrderedDict()
+
+    @classmethod
+    def why_dense(cls, in_channels: int, out_channels: int, **method) -> str | None:
+        """Why a layer of this size can't be grouped and should stay dense; None where it can.
+
+        method: the arguments that the method's layer takes beyond those of ``nn.Conv2d``.
+        """
+        return None
 
     def forward(self, x: Tensor, gate: Gate) -> Tensor:
-        """x: ``[B, C, H, W]``; gate: for ``C`` channels and any number of heads dividing K."""
+        """x: ``[B, C, H, W]``; gate: for ``C`` channels."""
+        return self.convolve(x, gate)
+
+    def convolve(self, x: Tensor, gate: Gate) -> Tensor:
+        """The gated convolution, shown to the gate hooks. Returns ``[B, K, H', W']``."""
         y = grouped_conv2d(
             x,
             self.weight,
             gate.value,
-            None,
+            gate.assign,
             self.bias,
             self.stride,
             self.padding,
             self.dilation,
         )
-        for hook in self._gate_hooks.values():
-            hook(self, gate, x, y)
+        self._show_gate(gate, x, y)
         return y
 
-    def register_gate_hook(self, hook: GateHook) -> RemovableHandle:
-        """Call ``hook(layer, gate, x, y)`` after every forward, until the handle is removed.
 
-        This is how MAC counting, compaction and plots read what was grouped.
-        """
-        handle = RemovableHandle(self._gate_hooks)
-        self._gate_hooks[handle.id] = hook
-        return handle
+def too_few_channels(in_channels: int, out_channels: int, heads: int) -> str | None:
+    """Why `heads` can't share a layer of this size, or None.
+
+    Raises ValueError where `heads` is no count.
+    """
+    if not isinstance(heads, int) or heads < 1:
+        raise ValueError(f'heads={heads!r}, expected an integer of 1 or more')
+    if min(in_channels, out_channels) < heads:
+        return f'{in_channels} -> {out_channels} channels for {heads} heads'
+    return None

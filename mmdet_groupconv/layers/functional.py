@@ -40,7 +40,7 @@ def grouped_conv2d(
         return _folded(x, weight, connection(gate, assign, weight.size(0)), bias, geometry)
     if assign is None:
         return _equal_heads(x, weight, gate, bias, geometry)
-    return _ragged_groups(x, weight, gate, assign, bias, geometry)
+    return _groups_in_any_order(x, weight, gate, assign, bias, geometry)
 
 
 def connection(gate: Tensor, assign: Tensor | None, out_channels: int) -> Tensor:
@@ -53,6 +53,16 @@ def connection(gate: Tensor, assign: Tensor | None, out_channels: int) -> Tensor
     if _is_float(assign):
         return assign.to(gate.dtype) @ gate
     return gate.index_select(1, assign)
+
+
+def filter_means(values: Tensor, gate: Tensor, assign: Tensor | None) -> Tensor:
+    """Sum the filters' ``[K]`` values by group and divide by K: ``[G]``; ones give sizes."""
+    groups = gate.size(1)
+    if assign is None:
+        return values.view(groups, -1).sum(dim=1) / len(values)
+    if _is_float(assign):
+        return values @ assign.to(values.dtype) / len(values)
+    return values.new_zeros(groups).index_add(0, assign, values) / len(values)
 
 
 def _folding_pays(x: Tensor, weight: Tensor, groups: int) -> bool:
@@ -80,22 +90,33 @@ def _equal_heads(x: Tensor, weight: Tensor, gate: Tensor, bias: Tensor | None, g
     return F.conv2d(read, weight, bias, *geometry, groups=gate.size(1))
 
 
-def _ragged_groups(
+def _groups_in_any_order(
     x: Tensor, weight: Tensor, gate: Tensor, assign: Tensor, bias: Tensor | None, geometry
 ) -> Tensor:
-    members = [(assign == group).nonzero()[:, 0] for group in range(gate.size(1))]
-    if sum(len(filters) for filters in members) != len(assign):
+    order = assign.argsort(stable=True)
+    sizes = assign.bincount(minlength=gate.size(1)).tolist()
+    if len(sizes) != gate.size(1):
         raise ValueError(
             f'assign has values {int(assign.min())} ... {int(assign.max())}, '
             f'expected 0 ... {gate.size(1) - 1}'
         )
-    gate = gate.to(x.dtype)[..., None, None]  # [B, G, C, 1, 1]
-    parts = [
-        F.conv2d(x * gate[:, g], weight[k], None if bias is None else bias[k], *geometry)
-        for g, k in enumerate(members)
-        if len(k)
-    ]
-    return torch.cat(parts, dim=1)[:, torch.cat(members).argsort()]
+    sorted_weight = weight.index_select(0, order)
+    sorted_bias = None if bias is None else bias.index_select(0, order)
+    if len(set(sizes)) == 1:
+        y = _equal_heads(x, sorted_weight, gate, sorted_bias, geometry)
+    else:
+        gate = gate.to(x.dtype)[..., None, None]  # [B, G, C, 1, 1]
+        weights = sorted_weight.split(sizes)
+        biases = [None] * len(sizes) if bias is None else sorted_bias.split(sizes)
+        y = torch.cat(
+            [
+                F.conv2d(x * gate[:, g], weights[g], biases[g], *geometry)
+                for g in range(len(sizes))
+                if sizes[g]
+            ],
+            dim=1,
+        )
+    return y.index_select(1, order.argsort())
 
 
 def _scale(weight: Tensor, connections: Tensor) -> Tensor:

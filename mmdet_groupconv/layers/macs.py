@@ -11,12 +11,13 @@ import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from .conv import GroupedConv2d
-from .gate import Gate
-from .msgc import GateNet, GatePool
+from .functional import filter_means
+from .gate import Gate, GroupedLayer
+from .gate_net import GateNet, GatePool
 
 _NORMS = _BatchNorm, nn.GroupNorm
 _UNCOUNTED_NORMS = ('downsample.', 'linear_conv.')
@@ -27,37 +28,49 @@ class LayerMacs:
     """MACs of one call of one layer, for one image.
 
     name: the module's, below the metered one. dense: of the dense layer with its norm.
-    is_gate_net: belongs to deciding the gates. mask: ``[B or 1, G, C]`` or None for a layer that
-    isn't grouped. strength: of multiplying the map by attention, all groups, fully open.
-    unread: ``[K]``, the share of images on which nobody reads the output channel, or None.
+    is_gate_net: belongs to deciding the gates. gate: of the call, None for a layer that isn't
+    grouped. strength: of multiplying the map by attention, all groups, fully open.
+    filters: K. unread: ``[K]``, the share of images on which nobody reads the output channel, or
+    None.
     """
 
     name: str
-    dense: int
+    dense: float
     is_gate_net: bool = False
-    mask: Tensor | None = None
-    strength: int = 0
+    gate: Gate | None = None
+    strength: float = 0
+    filters: int = 0
     unread: Tensor | None = None
 
     @property
     def density(self) -> Tensor | None:
         """Share of channels that each group reads, ``[G]``, the mean over the batch."""
-        return None if self.mask is None else self.mask.double().mean(dim=(0, 2))
+        return None if self.gate is None else self.gate.mask.double().mean(dim=(0, 2))
 
     @property
     def masked(self) -> Tensor | float:
-        """What the gates leave of a grouped layer."""
-        return 0.0 if self.mask is None else self.density.mean() * (self.dense + self.strength)
+        """What the gates leave of a grouped layer: each group's filters x channels read."""
+        if self.gate is None:
+            return 0.0
+        return self._over_groups(self.density, torch.ones(self.filters))
 
     @property
     def saved(self) -> Tensor | float:
         """Of that, work whose output nobody reads. A constant for gradients, as published."""
         if self.unread is None:
             return 0.0
-        if self.mask is None:
+        if self.gate is None:
             return self.dense * self.unread.mean()
-        heads = self.unread.view(len(self.density), -1).mean(dim=1)  # [G]
-        return (self.density.detach() * heads).mean() * (self.dense + self.strength)
+        return self._over_groups(self.density.detach(), self.unread)
+
+    def _over_groups(self, density: Tensor, filters: Tensor) -> Tensor:
+        def by_group(values: Tensor) -> Tensor:  # sums over each group's filters, over K
+            return filter_means(values.to(density), self.gate.mask, self.gate.assign)
+
+        shares = by_group(filters)
+        within = shares / by_group(torch.ones(self.filters)).clamp(min=1e-12)
+        strengths = within * self.strength / len(density)  # each group multiplies the map anew
+        return (density * (shares * self.dense + strengths)).sum()
 
 
 @dataclass
@@ -77,7 +90,7 @@ class Macs:
 
     @property
     def always_on(self) -> int:
-        return sum(row.dense for row in self.layers if row.mask is None and not row.is_gate_net)
+        return sum(row.dense for row in self.layers if row.gate is None and not row.is_gate_net)
 
     @property
     def masked(self) -> Tensor | float:
@@ -101,6 +114,10 @@ class Macs:
         """macs / original."""
         return self.macs / self.original
 
+    def part(self, name: str) -> 'Macs':
+        """The MACs of one child of the metered module, e.g. a detector's ``backbone``."""
+        return Macs([row for row in self.layers if row.name.split('.')[0] == name])
+
 
 class MacMeter:
     """Counts the MACs of the modules below `root`, as a context or between attach and detach.
@@ -118,7 +135,8 @@ class MacMeter:
         self.root = root
         self._handles: list = []
         self._rows: dict[nn.Module, list[LayerMacs]]
-        self._last_conv: tuple  # its output (weakly) and its row: whose norm may come next
+        self._last: tuple  # a layer's output (weakly) and its row: whose norm may come next
+        self._images: int  # the first layer's batch; later ones may see boxes
         self.reset()
 
     def __enter__(self) -> 'MacMeter':
@@ -149,73 +167,86 @@ class MacMeter:
     def reset(self) -> None:
         """Forget what was counted, e.g. what activation checkpointing computed a second time."""
         self._rows = {}
-        self._last_conv = (None, None)
+        self._last = (None, None)
+        self._images = 0
 
     def _hook(self, name: str, module: nn.Module, in_gate_net: bool) -> None:
-        if isinstance(module, GroupedConv2d):
+        if isinstance(module, GroupedLayer):
 
             def on_gate(layer: nn.Module, gate: Gate, x: Tensor, y: Tensor) -> None:
-                groups = gate.mask.size(1)
-                extra = 0 if gate.strength is None else groups * x[0].numel()
-                row = LayerMacs(name, _conv_macs(layer, y), mask=gate.mask, strength=extra)
+                self._images = self._images or x.size(0)
+                row = LayerMacs(name, self._weigh(layer, x, y), gate=gate, filters=y.size(1))
+                if gate.strength is not None:
+                    row.strength = gate.mask.size(1) * self._per_image(x)
                 self._add(layer, row, y)
 
             self._handles.append(module.register_gate_hook(on_gate))
             return
 
         def on_forward(layer: nn.Module, args: tuple, y: Tensor) -> None:
-            if isinstance(layer, _NORMS):
-                self._add_norm(name, layer, args[0], y, in_gate_net)
-            else:
-                self._add(layer, LayerMacs(name, _dense_macs(layer, args[0], y), in_gate_net), y)
+            x = args[0]
+            self._images = self._images or x.size(0)
+            if not isinstance(layer, _NORMS):
+                self._add(layer, LayerMacs(name, self._weigh(layer, x, y), in_gate_net), y)
+            elif not any(part in f'.{name}' for part in _UNCOUNTED_NORMS):
+                self._add_norm(name, layer, x, y, in_gate_net)
 
         self._handles.append(module.register_forward_hook(on_forward))
 
     def _add(self, layer: nn.Module, row: LayerMacs, y: Tensor) -> None:
         self._rows.setdefault(layer, []).append(row)
-        self._last_conv = (weakref.ref(y), row)
+        self._last = (weakref.ref(y), row)
 
     def _add_norm(
         self, name: str, norm: nn.Module, x: Tensor, y: Tensor, in_gate_net: bool
     ) -> None:
-        if any(part in f'.{name}' for part in _UNCOUNTED_NORMS):
-            return
-        output, row = self._last_conv
-        if output is not None and output() is x:
-            row.dense += y[0].numel()
+        output, row = self._last
+        if output is not None and output() is x and row.is_gate_net == in_gate_net:
+            row.dense += self._per_image(y)
         else:
-            self._rows.setdefault(norm, []).append(LayerMacs(name, y[0].numel(), in_gate_net))
+            row = LayerMacs(name, self._per_image(y), in_gate_net)
+            self._rows.setdefault(norm, []).append(row)
+
+    def _weigh(self, layer: nn.Module, x: Tensor, y: Tensor) -> float:
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            return layer.weight[0].numel() * self._per_image(y)
+        if isinstance(layer, nn.AdaptiveAvgPool2d):
+            return self._per_image(x)
+        return 4 * self._per_image(y)
+
+    def _per_image(self, x: Tensor) -> float:
+        whole, rest = divmod(x.numel(), self._images)
+        return x.numel() / self._images if rest else whole
 
     def _find_unread(self) -> None:
         for block in self.root.modules():
             for reader, sources in getattr(block, 'readers', {}).items():
-                calls = self._rows.get(block.get_submodule(reader), [])
-                for call, row in enumerate(calls):
-                    nobody = (1 - row.mask.detach().double()).prod(dim=1).mean(dim=0)  # [C]
+                layer = block.get_submodule(reader)
+                if getattr(layer, 'gate_from_input', False):
+                    continue
+                for call, row in enumerate(self._rows.get(layer, [])):
+                    if row.gate is None:
+                        continue
+                    nobody = _read_by_nobody(row)
                     for source in sources:
                         self._rows[block.get_submodule(source)][call].unread = nobody
 
 
+def _read_by_nobody(row: LayerMacs) -> Tensor:
+    """``[C]``, the share of images on which no group that has filters reads the channel."""
+    mask = row.gate.mask.detach().double()
+    sizes = filter_means(mask.new_ones(row.filters), mask, row.gate.assign).detach()
+    return (1 - mask * (sizes > 0)[:, None]).prod(dim=1).mean(dim=0)
+
+
 def _counted_modules(root: nn.Module) -> Iterator[tuple[str, nn.Module, bool]]:
-    kinds = nn.Conv2d, nn.Linear, nn.MaxPool2d, nn.AdaptiveAvgPool2d, *_NORMS
-    gate_parts = {
-        part
-        for module in root.modules()
-        if isinstance(module, GateNet | GatePool)
-        for part in module.modules()
-    }
+    kinds = GroupedLayer, nn.Conv2d, nn.Linear, nn.MaxPool2d, nn.AdaptiveAvgPool2d, *_NORMS
+    gate_parts = set()
+    for module in root.modules():
+        if isinstance(module, GateNet | GatePool | GroupedLayer):
+            gate_parts.update(module.modules())
+        if isinstance(module, GroupedLayer):  # it is grouped itself, only what it owns decides
+            gate_parts.remove(module)
     for name, module in root.named_modules():
         if isinstance(module, kinds):
             yield name, module, module in gate_parts
-
-
-def _dense_macs(layer: nn.Module, x: Tensor, y: Tensor) -> int:
-    if isinstance(layer, nn.Conv2d):
-        return _conv_macs(layer, y)
-    if isinstance(layer, nn.Linear):
-        return layer.in_features * y[0].numel()
-    return x[0].numel() if isinstance(layer, nn.AdaptiveAvgPool2d) else 4 * y[0].numel()
-
-
-def _conv_macs(layer: nn.Conv2d, y: Tensor) -> int:
-    return layer.weight[0].numel() * y[0].numel()

@@ -1,62 +1,61 @@
-"""MSGC's gate nets: middle spectrum grouped convolution, arXiv 2304.06305."""
+"""MSGC: middle spectrum grouped convolution, arXiv 2304.06305."""
 
 import torch
 from torch import Tensor, nn
 
+from .conv import GroupedConv2d, too_few_channels
 from .gate import Gate
+from .gate_net import GateConv2d, GateNet, GatePool
 from .sampling import sample_gate
 
 
-class GatePool(nn.AdaptiveAvgPool2d):
-    """Global average pooling of a block's input, shared by the block's gate nets."""
-
-    def __init__(self) -> None:
-        super().__init__(1)
-
-
-class GateNet(nn.Module):
+class _TwoLayerNet(GateNet):
     """Two 1x1 convolutions from pooled features to a number per head and channel (section 3.2).
 
-    ``conv``: C_in -> C_in // reduction without bias, BN, ReLU, -> heads * channels. Keys are the
-    published ones (``conv.0.weight`` ... ``conv.3.bias``). Computed outside of autocast.
+    ``conv``: C_in -> C_in // reduction without bias, norm, ReLU, -> heads * channels. Keys are the
+    published ones (``conv.0.weight`` ... ``conv.3.bias``).
 
-    in_channels: of the block's input. channels: of the convolution that is gated.
+    in_channels: of the map that is pooled. channels: of the convolution that is gated.
+    over_batch: BatchNorm, as published; else each image by itself.
     """
 
-    def __init__(self, in_channels: int, channels: int, heads: int, reduction: int) -> None:
+    def __init__(
+        self, in_channels: int, channels: int, heads: int, reduction: int, over_batch: bool = True
+    ) -> None:
         super().__init__()
         hidden = max(in_channels // reduction, 1)
         self.heads = heads
         self.conv = nn.Sequential(
-            nn.Conv2d(in_channels, hidden, 1, bias=False),
-            nn.BatchNorm2d(hidden),
+            GateConv2d(in_channels, hidden, bias=False),
+            nn.BatchNorm2d(hidden) if over_batch else nn.GroupNorm(1, hidden),
             nn.ReLU(inplace=True),
-            nn.Conv2d(hidden, heads * channels, 1),
+            GateConv2d(hidden, heads * channels),
         )
         self.init_weights()
 
     def init_weights(self) -> None:
-        """He initialisation. MMEngine calls it after the host's own, which would reset biases."""
+        """He initialisation."""
         for conv in (self.conv[0], self.conv[3]):
             nn.init.kaiming_normal_(conv.weight, mode='fan_out', nonlinearity='relu')
+        nn.init.ones_(self.conv[1].weight)
+        nn.init.zeros_(self.conv[1].bias)
 
-    def forward(self, pooled: Tensor) -> Tensor:
-        """pooled: ``[B, C_in, 1, 1]``. Returns ``[B, heads, channels]``.
+    def decide(self, pooled: Tensor) -> Tensor:
+        """See :class:`GateNet`.
 
         Raises ValueError for a batch of one in training, where BN has nothing to normalise over.
         """
         norm = self.conv[1]
-        if norm.training and pooled.size(0) == 1 and not isinstance(norm, nn.SyncBatchNorm):
+        alone = pooled.size(0) == 1 and type(norm) is nn.BatchNorm2d
+        if alone and norm.training:
             raise ValueError(
                 'gate nets in training mode got a batch of 1 image, expected 2 or more: their '
                 'BatchNorm works on pooled features; set norm_eval=True or a larger batch_size'
             )
-        with torch.autocast(pooled.device.type, enabled=False):
-            out = self.conv(pooled.to(self.conv[0].weight.dtype))
-        return out.view(pooled.size(0), self.heads, -1)
+        return self.conv(pooled)
 
 
-class MaskGenerator(GateNet):
+class MaskGenerator(_TwoLayerNet):
     """Decides which channels each head reads; a 0/1 mask (section 3.3)."""
 
     def init_weights(self) -> None:
@@ -69,7 +68,7 @@ class MaskGenerator(GateNet):
         return sample_gate(super().forward(pooled), self.training)
 
 
-class AttentionGenerator(GateNet):
+class AttentionGenerator(_TwoLayerNet):
     """Weighs the channels that each head reads (section 3.4)."""
 
     def init_weights(self) -> None:
@@ -81,10 +80,10 @@ class AttentionGenerator(GateNet):
 
 def add_gate_nets(
     block: nn.Module, suffix: str, in_channels: int, channels: int, heads: int, reduction: int,
-    attention: bool,
+    attention: bool, over_batch: bool = True,
 ) -> None:  # fmt: skip
     """Give `block` the nets ``maskgen{suffix}`` and, with attention, ``attgen{suffix}``."""
-    sizes = in_channels, channels, heads, reduction
+    sizes = in_channels, channels, heads, reduction, over_batch
     block.add_module(f'maskgen{suffix}', MaskGenerator(*sizes))
     if attention:
         block.add_module(f'attgen{suffix}', AttentionGenerator(*sizes))
@@ -95,3 +94,56 @@ def make_gate(block: nn.Module, suffix: str, pooled: Tensor) -> Gate:
     attention = getattr(block, f'attgen{suffix}', None)
     mask = getattr(block, f'maskgen{suffix}')(pooled)
     return Gate(mask, None if attention is None else attention(pooled))
+
+
+class MSGCConv2d(GroupedConv2d, nn.Conv2d):
+    """Our layer-local form of MSGC, for any place that takes a ``conv_cfg``.
+
+    The gates come from the layer's own pooled input, so that a tower that is shared over feature
+    levels has gates per level and image. For the same reason their nets normalise each image by
+    itself: levels have other statistics, and a head's batch may be of one.
+
+    heads: groups of contiguous filters, of equal size where they divide `out_channels`.
+    attention: also weigh the channels that are read. reduction: of the gate nets' hidden layer.
+    Other arguments: ``nn.Conv2d``'s.
+    """
+
+    gate_from_input = True
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size,
+        *,
+        heads: int = 4,
+        attention: bool = False,
+        reduction: int = 4,
+        **kwargs,
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, **kwargs)
+        reason = too_few_channels(in_channels, out_channels, heads)
+        if reason:
+            raise ValueError(f'MSGCConv2d has {reason}')
+        self.gate_pool = GatePool()
+        add_gate_nets(
+            self, '', in_channels, in_channels, heads, reduction, attention, over_batch=False
+        )
+        ragged = torch.arange(out_channels) * heads // out_channels if out_channels % heads else None
+        self.register_buffer('assign', ragged, persistent=False)
+
+    @classmethod
+    def why_dense(cls, in_channels: int, out_channels: int, heads: int = 4, **_) -> str | None:
+        """See :class:`GroupedConv2d`."""
+        return too_few_channels(in_channels, out_channels, heads)
+
+    def init_gates(self) -> None:
+        """Open."""
+        for net in self.children():
+            if isinstance(net, GateNet):
+                net.init_weights()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: ``[B, in_channels, H, W]``. Returns ``[B, out_channels, H', W']``."""
+        gate = make_gate(self, '', self.gate_pool(x))
+        return self.convolve(x, gate._replace(assign=self.assign))

@@ -1,0 +1,9 @@
+_base_ = [
+    '../_base_/models/retinanet_r18_fpn.py',
+    '../_base_/methods/fixed.py',
+    '../_base_/datasets/bccd.py',
+    '../_base_/schedules/scratch_12e.py',
+    'mmdet::_base_/default_runtime.py',
+]
+model = dict(backbone=dict(**_base_.resnet, **_base_.from_scratch), bbox_head=dict(num_classes=3))
+optim_wrapper = dict(paramwise_cfg=_base_.method_paramwise)

@@ -1,0 +1,20 @@
+"""Clear refusals of arguments that a grouped backbone can't honour."""
+
+import difflib
+import inspect
+
+
+def check_arguments(network: type, parent: type, kwargs: dict, refused: tuple[str, ...]) -> None:
+    """Raise TypeError for unknown arguments, ValueError for those of `refused` that are set."""
+    name = network.__name__
+    known = {*inspect.signature(parent).parameters, *inspect.signature(network).parameters}
+    for unknown in kwargs.keys() - known:
+        close = difflib.get_close_matches(unknown, known, n=1)
+        hint = f', did you mean {close[0]!r}?' if close else ''
+        raise TypeError(f'{name} got an unknown argument {unknown!r}{hint}')
+    for argument in refused:
+        if kwargs.get(argument) is not None:
+            raise ValueError(
+                f'{argument}={kwargs[argument]} of {name}, expected None: the method itself '
+                'groups the convolutions of the blocks'
+            )

@@ -1,0 +1,107 @@
+"""Counts a detector's MACs while it trains and is evaluated."""
+
+import torch
+from mmengine import dist
+from mmengine.hooks import Hook
+from mmengine.model import is_model_wrapper
+from mmengine.registry import HOOKS
+from torch import Tensor, nn
+
+from ..layers import MacMeter, Macs
+
+
+@HOOKS.register_module()
+class MACRatioHook(Hook):
+    """Logs what is left of the dense detector's MACs; the base of every method's own hook.
+
+    ``mac_ratio`` is the backbone's, as the papers count, ``mac_ratio_detector`` that of all the
+    convolutions and linear layers of the detector; both of each batch's padded size. Training logs
+    them, validation and test put their means over the images among the metrics.
+
+    Works on any detector, by forward hooks on the model: no subclass is needed, and DDP, mixed
+    precision and gradient accumulation see ordinary losses.
+    """
+
+    # Before LoggerHook, which prints what this one measured.
+    priority = 'NORMAL'
+
+    def __init__(self) -> None:
+        self._handles: list = []
+        self._meter: MacMeter | None = None
+        self._seen = torch.zeros(3, dtype=torch.float64)  # sums of both ratios, images
+
+    def check(self, model: nn.Module) -> None:
+        """Raise ValueError where the hook has nothing to do on this model."""
+
+    def losses(self, macs: Macs) -> dict[str, Tensor]:
+        """What the method adds to the losses of a training batch, and to its log."""
+        return {}
+
+    def before_run(self, runner) -> None:
+        """Start to meter."""
+        model = bare_model(runner)
+        self.check(model)
+        self._meter = MacMeter(model)
+        self._meter.attach()
+        self._handles = [
+            model.register_forward_pre_hook(lambda *_: self._begin()),
+            model.register_forward_hook(self._after_forward, with_kwargs=True),
+        ]
+
+    def after_run(self, runner) -> None:
+        """Leave the model as it was."""
+        self._meter.detach()
+        for handle in self._handles:
+            handle.remove()
+        self._handles = []
+
+    def before_val_epoch(self, runner) -> None:
+        """Forget earlier images."""
+        self._seen = torch.zeros_like(self._seen)
+
+    before_test_epoch = before_val_epoch
+
+    def after_val_epoch(self, runner, metrics: dict[str, float] | None = None) -> None:
+        """Report the mean ratios over the images of all processes."""
+        self._report(runner, 'val', metrics)
+
+    def after_test_epoch(self, runner, metrics: dict[str, float] | None = None) -> None:
+        """Report the mean ratios over the images of all processes."""
+        self._report(runner, 'test', metrics)
+
+    def _begin(self) -> None:
+        self._meter.reset()
+
+    def _after_forward(self, model: nn.Module, args: tuple, kwargs: dict, output):
+        mode = kwargs.get('mode')
+        if mode == 'loss':
+            macs = self._meter.take()
+            output.update(self.losses(macs))
+            backbone, detector = _ratios(macs).detach().float()
+            output.update(mac_ratio=backbone, mac_ratio_detector=detector)
+        elif mode == 'predict':
+            ratios = _ratios(self._meter.take())
+            seen = torch.cat((ratios, ratios.new_ones(1))) * len(output)
+            self._seen = self._seen.to(ratios.device) + seen
+        return output
+
+    def _report(self, runner, mode: str, metrics: dict[str, float] | None) -> None:
+        seen = self._seen.to(dist.get_comm_device()) if dist.is_distributed() else self._seen
+        dist.all_reduce(seen)
+        for name, total in zip(('mac_ratio', 'mac_ratio_detector'), seen, strict=False):
+            ratio = float(total / seen[2].clamp(min=1))
+            runner.message_hub.update_scalar(f'{mode}/{name}', ratio)
+            if metrics is not None:
+                metrics[name] = ratio
+
+
+def bare_model(runner) -> nn.Module:
+    """The runner's model without the wrapper that distributes it."""
+    return runner.model.module if is_model_wrapper(runner.model) else runner.model
+
+
+def _ratios(macs: Macs) -> Tensor:
+    both = macs.part('backbone').ratio, macs.ratio
+    tensors = [ratio for ratio in both if isinstance(ratio, Tensor)]
+    like = tensors[0] if tensors else torch.zeros((), dtype=torch.float64)
+    return torch.stack([like.new_tensor(r) if isinstance(r, float) else r for r in both])

@@ -1,0 +1,122 @@
+"""DGC: dynamic group convolution, arXiv 2007.04242."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .conv import GroupedConv2d, too_few_channels
+from .gate import Gate
+from .gate_net import GateConv2d, GateNet, GatePool
+
+START, STOP = 1 / 12, 3 / 4
+
+
+class SaliencyNet(GateNet):
+    """How much each head wants each channel (section 3.1): ``relu(fc2(relu(fc1(pooled))))``.
+
+    All heads side by side: `fc1` holds their squeezing layers, `fc2` is grouped by head.
+    squeeze_rate: of the hidden layer, halved below 80 channels.
+    """
+
+    def __init__(self, channels: int, heads: int, squeeze_rate: int) -> None:
+        super().__init__()
+        self.heads = heads
+        hidden = max(channels // (squeeze_rate // 2 if channels < 80 else squeeze_rate), 1)
+        self.fc1 = GateConv2d(channels, heads * hidden, bias=False)
+        self.fc2 = GateConv2d(heads * hidden, heads * channels, groups=heads)
+        self.init_weights()
+
+    def init_weights(self) -> None:
+        """Start around 1, so that a dense network's features are about kept."""
+        nn.init.kaiming_normal_(self.fc1.weight)
+        nn.init.kaiming_normal_(self.fc2.weight)
+        nn.init.ones_(self.fc2.bias)
+
+    def decide(self, pooled: Tensor) -> Tensor:
+        """See :class:`GateNet`."""
+        return self.fc2(self.fc1(pooled).relu()).relu()
+
+
+class DGCConv2d(GroupedConv2d, nn.Conv2d):
+    """BN, ReLU, saliency, then a convolution whose heads read their most salient channels.
+
+    Filter k belongs to head ``k mod heads``. The gate's strength is the saliency, its mask what is
+    left after the `inactive` least salient channels of a head and image are dropped (section 3.2).
+
+    heads: at most as many as channels. gate_factor: share of channels that a head reads at the
+    end. squeeze_rate: see :class:`SaliencyNet`. pre_norm: False leaves out the BN and ReLU, for
+    layers that are shared over feature levels, whose statistics no one BN can hold, or whose input
+    must keep its sign; then the pooled input is normalised image by image. Other arguments: ``nn.Conv2d``'s.
+
+    Raises ValueError for numbers out of range.
+    """
+
+    gate_from_input = True
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size,
+        *,
+        heads: int = 4,
+        gate_factor: float = 0.25,
+        squeeze_rate: int = 16,
+        pre_norm: bool = True,
+        **kwargs,
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, **kwargs)
+        reason = too_few_channels(in_channels, out_channels, heads)
+        if reason:
+            raise ValueError(f'DGCConv2d has {reason}')
+        if not 0 < gate_factor <= 1:
+            raise ValueError(f'gate_factor={gate_factor} of DGCConv2d, expected a share in (0, 1]')
+        if squeeze_rate < 2:
+            raise ValueError(f'squeeze_rate={squeeze_rate} of DGCConv2d, expected 2 or more')
+        self.gate_factor = gate_factor
+        self.norm = nn.BatchNorm2d(in_channels) if pre_norm else None
+        self.gate_pool = GatePool()
+        self.saliency = SaliencyNet(in_channels, heads, squeeze_rate)
+        self.register_buffer('inactive', torch.zeros((), dtype=torch.int64))
+        self.register_buffer('assign', torch.arange(out_channels) % heads, persistent=False)
+
+    @classmethod
+    def why_dense(cls, in_channels: int, out_channels: int, heads: int = 4, **_) -> str | None:
+        """See :class:`GroupedConv2d`."""
+        return too_few_channels(in_channels, out_channels, heads)
+
+    def init_gates(self) -> None:
+        """Norm as identity, saliencies around 1."""
+        self.saliency.init_weights()
+        if self.norm is not None:
+            self.norm.reset_parameters()
+
+    def set_progress(self, progress: float) -> None:
+        """Drop as many channels as the schedule says at `progress` (0 ... 1) of the training.
+
+        None before 1/12, then linearly more until 3/4, then ``C * (1 - gate_factor)``.
+        """
+        dropped = self.in_channels * (1 - self.gate_factor)
+        if progress >= STOP:
+            self.inactive.fill_(round(dropped))
+        elif progress > START:
+            self.inactive.fill_(round(dropped * 3 / 2 * (progress - START)))
+        else:
+            self.inactive.zero_()
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: ``[B, in_channels, H, W]``. Returns ``[B, out_channels, H', W']``."""
+        if self.norm is not None:
+            x = self.norm(x).relu()
+        pooled = self.gate_pool(x)
+        if self.norm is None:  # else the output would grow with the square of the input
+            pooled = F.layer_norm(pooled, pooled.shape[1:])
+        saliency = self.saliency(pooled)
+        return self.convolve(x, Gate(self._most_salient(saliency.detach()), saliency, self.assign))
+
+    def _most_salient(self, saliency: Tensor) -> Tensor:
+        # Without reading `inactive`, which lives on the device: the host would have to wait.
+        ascending = saliency.sort(dim=-1).values
+        last = (self.inactive - 1).clamp(min=0).expand(*saliency.shape[:2], 1)
+        threshold = ascending.gather(-1, last)
+        return ((saliency > threshold) | (self.inactive == 0)).to(saliency.dtype)

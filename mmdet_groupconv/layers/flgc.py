@@ -1,0 +1,51 @@
+"""FLGC: fully learnable group convolution, arXiv 1904.00346."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from .conv import GroupedConv2d
+from .gate import Gate
+
+
+class FLGCConv2d(GroupedConv2d, nn.Conv2d):
+    """A convolution that learns which group each channel and each filter belongs to (section 3).
+
+    channel_logits: ``S [C, G]``, filter_logits: ``T [K, G]``. Forward uses the one-hot of the
+    row-wise argmax, ``y = conv(x, W * (T_hat S_hat^T))``; backward goes to every entry of the row
+    through the row-wise softmax. A group may end up without channels (its filters then give the
+    bias alone) or without filters.
+
+    groups: 1 ... min(in_channels, out_channels), else ValueError. Other arguments: ``nn.Conv2d``'s.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size, *, groups: int = 4, **kwargs
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, **kwargs)
+        limit = min(in_channels, out_channels)
+        if not isinstance(groups, int) or not 1 <= groups <= limit:
+            raise ValueError(
+                f'groups={groups!r} of FLGCConv2d with {in_channels} -> {out_channels} channels, '
+                f'expected an integer of 1 to {limit}'
+            )
+        self.channel_logits = nn.Parameter(torch.empty(in_channels, groups))
+        self.filter_logits = nn.Parameter(torch.empty(out_channels, groups))
+        self.init_gates()
+
+    def init_gates(self) -> None:
+        """Random groups, close enough to each other for the first gradients to move members."""
+        nn.init.normal_(self.channel_logits, std=0.1)
+        nn.init.normal_(self.filter_logits, std=0.1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: ``[B, in_channels, H, W]``. Returns ``[B, out_channels, H', W']``."""
+        mask = straight_through_one_hot(self.channel_logits).t()[None]
+        return self.convolve(x, Gate(mask, assign=straight_through_one_hot(self.filter_logits)))
+
+
+def straight_through_one_hot(logits: Tensor) -> Tensor:
+    """One-hot of the last dimension's argmax, with the gradient of its softmax. ``[..., G]``."""
+    soft = logits.softmax(dim=-1)
+    hard = F.one_hot(logits.argmax(dim=-1), logits.size(-1)).to(soft.dtype)
+    return hard + (soft - soft.detach())

@@ -1,0 +1,49 @@
+"""What the small nets that decide gates are made of, whatever the method."""
+
+import torch
+from torch import Tensor, nn
+
+
+class GatePool(nn.AdaptiveAvgPool2d):
+    """Global average pooling, shared by the nets that look at the same map."""
+
+    def __init__(self) -> None:
+        super().__init__(1)
+
+
+class _BelowConv2d(nn.Conv2d):
+    pass
+
+
+class GateConv2d(_BelowConv2d):
+    """A 1x1 convolution of pooled features that hosts do not initialise.
+
+    MMEngine's ``init_cfg`` with ``layer='Conv2d'`` reaches ``nn.Conv2d`` and its direct subclasses,
+    hence the class between: a detector's head would else reset the biases that keep gates open.
+    """
+
+    def __init__(
+        self, in_channels: int, out_channels: int, groups: int = 1, bias: bool = True
+    ) -> None:
+        super().__init__(in_channels, out_channels, 1, groups=groups, bias=bias)
+
+
+class GateNet(nn.Module):
+    """Base of the nets from pooled features to a number per head and channel.
+
+    Computed outside of autocast: half precision would move decisions.
+    """
+
+    def forward(self, pooled: Tensor) -> Tensor:
+        """pooled: ``[B, C_in, 1, 1]``. Returns ``[B, heads, channels]``."""
+        with torch.autocast(pooled.device.type, enabled=False):
+            out = self.decide(pooled.to(next(self.parameters()).dtype))
+        return out.view(pooled.size(0), self.heads, -1)
+
+    def decide(self, pooled: Tensor) -> Tensor:
+        """``[B, C_in, 1, 1]`` -> ``[B, heads * channels, 1, 1]``."""
+        raise NotImplementedError
+
+    def init_weights(self) -> None:
+        """The method's own initialisation."""
+        raise NotImplementedError
