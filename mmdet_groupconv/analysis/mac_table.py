@@ -3,27 +3,47 @@
 from rich.console import Console
 from rich.table import Table
 
-from .macs import MacReport
+from .macs import LayerRow, MacReport
 
 
-def print_macs(report: MacReport, title: str, target: float | None = None) -> None:
-    """Print a report: a row a layer, the parts, the ratio, and the target where there is one."""
-    table = Table(title=title, title_justify='left')
-    table.add_column('layer')
+def print_macs(report: MacReport, title: str, targets: dict[str, float] | None = None) -> None:
+    """Print a report: a row a layer, a row a part of the detector, the sums, both ratios.
+
+    targets: MAC ratios that training aimed at, by scope ('backbone', 'detector').
+    """
+    console = Console(width=None if Console().is_terminal else 120)
+    console.print(_layers(report, title))
+    if 'backbone' in report.parts:
+        console.print(_parts(report))
+    console.print(_sums(report, targets or {}))
+
+
+def _layers(report: MacReport, title: str) -> Table:
+    table = Table('layer', title=title, title_justify='left')
     for column in ('dense [M]', 'done [M]', 'done / dense', 'open'):
         table.add_column(column, justify='right')
+    table.add_column('stays dense', overflow='fold')
     for row in report.layers:
-        share = f'{row.macs / row.original:.3f}' if row.original else '-'
         density = '-' if row.density is None else f'{row.density:.3f}'
-        table.add_row(row.name, _mega(row.original), _mega(row.macs), share, density)
-    console = Console(width=None if Console().is_terminal else 110)
-    console.print(table)
-    console.print(_totals(report, target))
+        numbers = _mega(row.original), _mega(row.macs), _share(row), density
+        table.add_row(row.name, *numbers, row.note or '')
+    return table
 
 
-def _totals(report: MacReport, target: float | None) -> Table:
-    totals = Table('MACs of one image', show_edge=False)
-    totals.add_column('[M]', justify='right')
+def _parts(report: MacReport) -> Table:
+    table = Table('part')
+    for column in ('dense [G]', 'done [G]', 'done / dense', 'share of the dense detector'):
+        table.add_column(column, justify='right')
+    for name, part in (*report.parts.items(), ('detector', report)):
+        share = f'{part.original / report.original:.3f}'
+        numbers = f'{part.original / 1e9:,.3f}', f'{part.macs / 1e9:,.3f}', _share(part), share
+        table.add_row(name, *numbers)
+    return table
+
+
+def _sums(report: MacReport, targets: dict[str, float]) -> Table:
+    sums = Table('MACs of one image', show_edge=False)
+    sums.add_column('[M]', justify='right')
     for name, value in (
         ('original (dense)', report.original),
         ('always on', report.always_on),
@@ -32,11 +52,20 @@ def _totals(report: MacReport, target: float | None) -> Table:
         ('gate nets', report.gate_nets),
         ('total', report.macs),
     ):
-        totals.add_row(name, _mega(value))
-    totals.add_row('ratio reached', f'{report.ratio:.4f}')
-    if target is not None:
-        totals.add_row('ratio targeted', f'{target:.4f}')
-    return totals
+        sums.add_row(name, _mega(value))
+    backbone = report.parts.get('backbone')
+    if backbone is None:
+        sums.add_row('ratio reached', f'{report.ratio:.4f}')
+    else:
+        sums.add_row('ratio reached, backbone', f'{backbone.ratio:.4f}')
+        sums.add_row('ratio reached, detector', f'{report.ratio:.4f}')
+    for scope, target in targets.items():
+        sums.add_row(f'ratio targeted, {scope}', f'{target:.4f}')
+    return sums
+
+
+def _share(row: LayerRow | MacReport) -> str:
+    return f'{row.macs / row.original:.3f}' if row.original else '-'
 
 
 def _mega(macs: float) -> str:

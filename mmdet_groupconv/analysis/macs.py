@@ -1,22 +1,37 @@
-"""MAC reports of backbones and classifiers, for given sizes and given images."""
+"""MAC reports of networks and detectors, for given sizes and given images."""
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, fields
 
 import torch
 from mmdet.models.detectors import BaseDetector
 from torch import Tensor, nn
 
 from ..layers import MacMeter, Macs
+from .detectors import forward_detector, unmetered_macs
 
 
 @dataclass
 class LayerRow:
-    """MACs of one layer for one image. density: share of its connections that is open, or None."""
+    """MACs of one layer for one image; the parts are those of :class:`MacReport`.
+
+    density: share of its connections that is open, None for a layer that isn't grouped.
+    note: why a layer that a method was to group is dense.
+    """
 
     name: str
-    original: float
-    macs: float
-    density: float | None
+    original: float = 0.0
+    always_on: float = 0.0
+    masked: float = 0.0
+    unread: float = 0.0
+    gate_nets: float = 0.0
+    density: float | None = None
+    note: str | None = None
+
+    @property
+    def macs(self) -> float:
+        return self.always_on + self.masked - self.unread + self.gate_nets
 
 
 @dataclass
@@ -25,90 +40,151 @@ class MacReport:
 
     original: dense host. always_on: what no gate touches. masked: filters x channels read.
     unread: work whose output no later gate reads. gate_nets: deciding the gates.
-    layers: a row a layer, after its gates and without what nobody reads.
+    ``macs = always_on + masked - unread + gate_nets``, ``ratio = macs / original``.
+    layers: a row a layer.
     """
 
-    original: float
-    always_on: float
-    masked: float
-    unread: float
-    gate_nets: float
     layers: list[LayerRow] = field(default_factory=list)
 
     @property
+    def original(self) -> float:
+        return sum(row.original for row in self.layers)
+
+    @property
+    def always_on(self) -> float:
+        return sum(row.always_on for row in self.layers)
+
+    @property
+    def masked(self) -> float:
+        return sum(row.masked for row in self.layers)
+
+    @property
+    def unread(self) -> float:
+        return sum(row.unread for row in self.layers)
+
+    @property
+    def gate_nets(self) -> float:
+        return sum(row.gate_nets for row in self.layers)
+
+    @property
     def macs(self) -> float:
-        return self.always_on + self.masked - self.unread + self.gate_nets
+        return sum(row.macs for row in self.layers)
 
     @property
     def ratio(self) -> float:
         return self.macs / self.original
 
+    @property
+    def parts(self) -> dict[str, 'MacReport']:
+        """By the network's children: a detector's backbone, neck and heads, in their order."""
+        parts: dict[str, MacReport] = {}
+        for row in self.layers:
+            parts.setdefault(row.name.split('.')[0], MacReport()).layers.append(row)
+        return parts
+
     def to_dict(self) -> dict:
         """For JSON."""
-        return dict(asdict(self), macs=self.macs, ratio=self.ratio)
+        return dict(
+            _totals(self),
+            parts={name: _totals(part) for name, part in self.parts.items()},
+            layers=[dict(asdict(row), macs=row.macs) for row in self.layers],
+        )
 
 
 @torch.no_grad()
 def count_macs(
     model: nn.Module, input_size: tuple[int, int], images: Tensor | None = None
 ) -> MacReport:
-    """Count the MACs of a network; of a detector, those of its backbone.
+    """Count the MACs of a backbone, a classifier or a whole detector.
+
+    A detector's RoI head counts for as many boxes as its test settings let through. What else does
+    multiply-accumulates in a detector (attention, say) is found by MMEngine's analyser.
 
     input_size: (height, width) in pixels. images: ``[B, 3, height, width]``, normalised as for the
-    model, whose gates are used; without it gates count as fully open.
+    model, whose gates are used; without it gates that depend on the image count as fully open.
 
     Raises ValueError where the images have another size than input_size.
     """
-    network = model.backbone if isinstance(model, BaseDetector) else model
     if images is not None and tuple(images.shape[-2:]) != tuple(input_size):
         raise ValueError(
             f'images have size {tuple(images.shape[-2:])}, expected input_size={tuple(input_size)}'
         )
     x = images
     if x is None:
-        x = next(network.parameters()).new_zeros(1, 3, *input_size)
-    modes = {module: module.training for module in network.modules()}
-    network.eval()
-    try:
-        with MacMeter(network) as meter:
-            network(x)
-    finally:
-        for module, training in modes.items():
-            module.training = training
-    macs = meter.take()
-    return to_report(macs if images is not None else _opened(macs))
+        x = next(model.parameters()).new_zeros(1, 3, *input_size)
+    is_detector = isinstance(model, BaseDetector)
+    with _evaluating(model):
+        with MacMeter(model) as meter:
+            forward_detector(model, x) if is_detector else model(x)
+        if images is None:
+            meter.open_gates()
+        macs = meter.take()
+        if is_detector:
+            _count_all_boxes(macs, model, len(x))
+        report = to_report(macs, model)
+        if is_detector:
+            others = unmetered_macs(model, x).items()
+            report.layers += [LayerRow(name, done, always_on=done) for name, done in others]
+    return report
 
 
 def mean_report(reports: list[MacReport]) -> MacReport:
     """The mean over images of one network, layer by layer."""
 
-    def mean(values) -> float | None:
-        values = list(values)
-        return None if None in values else sum(values) / len(values)
+    def mean(rows: tuple[LayerRow, ...]) -> LayerRow:
+        values = {'name': rows[0].name, 'note': rows[0].note}
+        for name in (f.name for f in fields(LayerRow) if f.name not in values):
+            of_rows = [getattr(row, name) for row in rows]
+            values[name] = None if None in of_rows else sum(of_rows) / len(of_rows)
+        return LayerRow(**values)
 
-    numbers = 'original', 'macs', 'density'
-    layers = [
-        LayerRow(rows[0].name, *(mean(getattr(r, k) for r in rows) for k in numbers))
-        for rows in zip(*(report.layers for report in reports), strict=True)
-    ]
-    parts = 'original', 'always_on', 'masked', 'unread', 'gate_nets'
-    return MacReport(*(mean(getattr(r, k) for r in reports) for k in parts), layers)
+    return MacReport(
+        [mean(rows) for rows in zip(*(report.layers for report in reports), strict=True)]
+    )
 
 
-def to_report(macs: Macs) -> MacReport:
-    """Plain numbers from a meter's tensors."""
-    rows = []
+def to_report(macs: Macs, model: nn.Module) -> MacReport:
+    """Plain numbers from a meter's tensors; calls of one layer of `model` are summed."""
+    rows: dict[str, LayerRow] = {}
+    shares: dict[str, list[float]] = {}
+    for call in macs.layers:
+        row = rows.setdefault(call.name, LayerRow(call.name))
+        if call.is_gate_net:
+            row.gate_nets += call.dense
+            continue
+        row.original += call.dense
+        row.unread += float(call.saved)
+        if call.gate is None:
+            row.always_on += call.dense
+        else:
+            row.masked += float(call.masked)
+            shares.setdefault(call.name, []).append(float(call.connected))
+    for name, row in rows.items():
+        row.density = sum(shares[name]) / len(shares[name]) if name in shares else None
+        row.note = vars(model.get_submodule(name)).get('why_dense')
+    return MacReport(list(rows.values()))
+
+
+def _count_all_boxes(macs: Macs, detector: BaseDetector, images: int) -> None:
+    # How many boxes a RoI head gets in this image is chance: count as many as it may get.
     for row in macs.layers:
-        open_part = row.dense if row.mask is None else float(row.masked)
-        density = None if row.mask is None else float(row.density.mean())
-        original = 0.0 if row.is_gate_net else float(row.dense)
-        rows.append(LayerRow(row.name, original, open_part - float(row.saved), density))
-    parts = macs.original, macs.always_on, macs.masked, macs.unread, macs.gate_nets
-    return MacReport(*(float(part) for part in parts), rows)
+        if row.name.startswith('roi_head.bbox_head.') and row.batch:
+            scale = detector.test_cfg['rpn']['max_per_img'] * images / row.batch
+            row.dense *= scale
+            row.strength *= scale
 
 
-def _opened(macs: Macs) -> Macs:
-    for row in macs.layers:
-        row.unread = None
-        row.mask = None if row.mask is None else torch.ones_like(row.mask)
-    return macs
+def _totals(report: MacReport) -> dict[str, float]:
+    names = 'original', 'always_on', 'masked', 'unread', 'gate_nets', 'macs', 'ratio'
+    return {name: getattr(report, name) for name in names if name != 'ratio' or report.original}
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training

@@ -1,6 +1,6 @@
 """Heads whose hard-coded layers can be grouped like any other.
 
-What stays dense: the layers that predict boxes, and the RPN's predictions. They are small.
+What stays dense: the RPN's 1x1 predictions and the RoI head's, 1 to 3 % of a detector's MACs.
 """
 
 from mmdet.models.dense_heads import RetinaHead, RPNHead
@@ -9,13 +9,13 @@ from mmdet.registry import MODELS
 from torch import nn
 
 from ..conv_cfg import replace_layer
-from ..layers import GroupedLayer
+from ..layers import GroupedLayer, SeparableConv2d
 
 
 class _InitGates:
-    """Mixin before a head: gates keep their own first values.
+    """Mixin before a head: what is inside of layers keeps its own first values.
 
-    A head initialises some layers by name, and then all that they contain.
+    A head initialises its convolutions by type and some layers by name, with all that they contain.
     """
 
     def init_weights(self) -> None:
@@ -24,16 +24,18 @@ class _InitGates:
         for module in self.modules():
             if isinstance(module, GroupedLayer):
                 module.init_gates()
+            elif isinstance(module, SeparableConv2d):
+                module.init_depthwise()
 
 
 @MODELS.register_module()
 class GroupedRetinaHead(_InitGates, RetinaHead):
-    """``RetinaHead`` whose classifying convolution takes a ``conv_cfg`` too.
+    """``RetinaHead`` whose predicting convolutions take a ``conv_cfg`` too.
 
-    It is a quarter of a RetinaNet head's MACs with 80 classes. The tower's are grouped by the
-    parent's own ``conv_cfg``.
+    With 80 classes they are a quarter of the head's MACs. The towers are grouped by the parent's
+    own ``conv_cfg``.
 
-    pred_cfg: of ``retina_cls``. Other arguments: ``RetinaHead``'s.
+    pred_cfg: of ``retina_cls`` and ``retina_reg``. Other arguments: ``RetinaHead``'s.
     """
 
     def __init__(self, *args, pred_cfg: dict, **kwargs) -> None:
@@ -42,7 +44,8 @@ class GroupedRetinaHead(_InitGates, RetinaHead):
 
     def _init_layers(self) -> None:
         super()._init_layers()
-        replace_layer(self, 'retina_cls', self.pred_cfg)
+        for name in ('retina_cls', 'retina_reg'):
+            replace_layer(self, name, self.pred_cfg)
 
 
 @MODELS.register_module()

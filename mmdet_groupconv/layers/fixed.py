@@ -16,6 +16,8 @@ class FixedGroupConv2d(GroupedConv2d, nn.Conv2d):
     groups: at most as many as channels. Other arguments: ``nn.Conv2d``'s.
     """
 
+    static_gate = True
+
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size, *, groups: int = 4, **kwargs
     ) -> None:

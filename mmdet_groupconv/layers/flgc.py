@@ -19,6 +19,8 @@ class FLGCConv2d(GroupedConv2d, nn.Conv2d):
     groups: 1 ... min(in_channels, out_channels), else ValueError. Other arguments: ``nn.Conv2d``'s.
     """
 
+    static_gate = True
+
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size, *, groups: int = 4, **kwargs
     ) -> None:

@@ -34,10 +34,11 @@ class GroupedLayer(nn.Module):
     """A layer of the dense shape whose connections a gate decides: a mixin before the host layer.
 
     gate_from_input: class attribute, whether the gate is made from this layer's own input (which
-    then has to be computed in full, read or not).
+    then has to be computed in full, read or not). static_gate: whether all images share the gate.
     """
 
     gate_from_input = False
+    static_gate = False
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)

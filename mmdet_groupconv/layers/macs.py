@@ -20,6 +20,7 @@ from .gate import Gate, GroupedLayer
 from .gate_net import GateNet, GatePool
 
 _NORMS = _BatchNorm, nn.GroupNorm
+METERED = GroupedLayer, nn.Conv2d, nn.Linear, nn.MaxPool2d, nn.AdaptiveAvgPool2d, *_NORMS
 _UNCOUNTED_NORMS = ('downsample.', 'linear_conv.')
 
 
@@ -30,8 +31,8 @@ class LayerMacs:
     name: the module's, below the metered one. dense: of the dense layer with its norm.
     is_gate_net: belongs to deciding the gates. gate: of the call, None for a layer that isn't
     grouped. strength: of multiplying the map by attention, all groups, fully open.
-    filters: K. unread: ``[K]``, the share of images on which nobody reads the output channel, or
-    None.
+    filters: K. batch: how many maps or vectors the call saw, for all images together.
+    unread: ``[K]``, the share of images on which nobody reads the output channel, or None.
     """
 
     name: str
@@ -40,12 +41,21 @@ class LayerMacs:
     gate: Gate | None = None
     strength: float = 0
     filters: int = 0
+    batch: int = 0
     unread: Tensor | None = None
 
     @property
     def density(self) -> Tensor | None:
         """Share of channels that each group reads, ``[G]``, the mean over the batch."""
         return None if self.gate is None else self.gate.mask.double().mean(dim=(0, 2))
+
+    @property
+    def connected(self) -> Tensor | None:
+        """Share of the connections, filters x channels, that is open."""
+        if self.gate is None:
+            return None
+        sizes = filter_means(torch.ones(self.filters).to(self.density), self.gate.mask, self.gate.assign)
+        return (sizes * self.density).sum()
 
     @property
     def masked(self) -> Tensor | float:
@@ -157,6 +167,13 @@ class MacMeter:
             handle.remove()
         self._handles.clear()
 
+    def open_gates(self) -> None:
+        """Take gates that depend on the image as fully open in what was counted."""
+        for layer, rows in self._rows.items():
+            if isinstance(layer, GroupedLayer) and not layer.static_gate:
+                for row in rows:
+                    row.gate = row.gate._replace(mask=torch.ones_like(row.gate.mask))
+
     def take(self) -> Macs:
         """The MACs counted since the last call, which are then forgotten."""
         self._find_unread()
@@ -194,6 +211,7 @@ class MacMeter:
         self._handles.append(module.register_forward_hook(on_forward))
 
     def _add(self, layer: nn.Module, row: LayerMacs, y: Tensor) -> None:
+        row.batch = y.size(0)
         self._rows.setdefault(layer, []).append(row)
         self._last = (weakref.ref(y), row)
 
@@ -240,7 +258,6 @@ def _read_by_nobody(row: LayerMacs) -> Tensor:
 
 
 def _counted_modules(root: nn.Module) -> Iterator[tuple[str, nn.Module, bool]]:
-    kinds = GroupedLayer, nn.Conv2d, nn.Linear, nn.MaxPool2d, nn.AdaptiveAvgPool2d, *_NORMS
     gate_parts = set()
     for module in root.modules():
         if isinstance(module, GateNet | GatePool | GroupedLayer):
@@ -248,5 +265,5 @@ def _counted_modules(root: nn.Module) -> Iterator[tuple[str, nn.Module, bool]]:
         if isinstance(module, GroupedLayer):  # it is grouped itself, only what it owns decides
             gate_parts.remove(module)
     for name, module in root.named_modules():
-        if isinstance(module, kinds):
+        if isinstance(module, METERED):
             yield name, module, module in gate_parts

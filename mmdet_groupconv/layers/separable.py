@@ -45,7 +45,13 @@ class SeparableConv2d(nn.Module):
         self.transposed, self.output_padding = False, 0
 
     def init_weights(self) -> None:
-        """Nothing: its convolutions are initialised like any other. ConvModule asks for this."""
+        """As MMEngine's ``init_cfg`` says for any convolution; see :meth:`init_depthwise`."""
+        self.init_depthwise()
+
+    def init_depthwise(self) -> None:
+        """Keep the depthwise output's scale; a head's std of 0.01 is for predictions."""
+        if self.depthwise is not None:
+            nn.init.kaiming_normal_(self.depthwise.weight, nonlinearity='linear')
 
     def forward(self, x: Tensor) -> Tensor:
         """x: ``[B, in_channels, H, W]``. Returns ``[B, out_channels, H', W']``."""

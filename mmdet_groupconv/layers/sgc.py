@@ -18,6 +18,8 @@ class SelfGrouping(GroupedLayer):
     clusters: how many groups of filters a step forms, fewer where fewer filters differ.
     """
 
+    static_gate = True
+
     def __init__(self, *args, groups: int = 16, **kwargs) -> None:
         super().__init__(*args, **kwargs)
         if not isinstance(groups, int) or groups < 1:

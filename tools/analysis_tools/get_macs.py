@@ -1,4 +1,4 @@
-"""Count the MACs of a config's backbone, layer by layer, against the dense network."""
+"""Count the MACs of a config's detector, layer by layer and by part, against the dense one."""
 
 import argparse
 import json
@@ -23,16 +23,16 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         '--images', help='folder of images whose gates and sizes are used; else all gates are open'
     )
     parser.add_argument(
-        '--classes', type=int, help='also count a classifier of so many classes, as the papers do'
+        '--classes', type=int, help='count the backbone with a classifier of so many classes instead, as the papers do'
     )
     parser.add_argument('--out', help='also write the report to this JSON file')
     return parser.parse_args(argv)
 
 
-def target_of(cfg: Config) -> float | None:
-    """The MAC ratio that the config trains for, if it does."""
-    hooks = cfg.get('custom_hooks') or []
-    return next((hook.get('target') for hook in hooks if hook['type'] == 'MACBudgetHook'), None)
+def targets_of(cfg: Config) -> dict[str, float]:
+    """The MAC ratios that the config trains for, by scope."""
+    hooks = [h for h in cfg.get('custom_hooks') or [] if h['type'] == 'MACBudgetHook']
+    return {hook.get('scope', 'backbone'): hook.get('target', 0.5) for hook in hooks}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
             network = with_classifier(model.backbone, args.classes) if args.classes else model
             report = count_macs(network, tuple(args.shape))
             title = f'{args.shape[0]}x{args.shape[1]}, gates open'
-    print_macs(report, f'{args.config}: backbone, {title}', target_of(cfg) if args.images else None)
+    print_macs(report, f'{args.config}: {title}', targets_of(cfg) if args.images else None)
     if args.out:
         Path(args.out).write_text(json.dumps(report.to_dict(), indent=1) + '\n')
     return 0
