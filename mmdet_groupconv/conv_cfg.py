@@ -14,6 +14,7 @@ from mmcv.cnn.bricks import conv as mmcv_conv
 from mmengine.registry import MODELS
 from torch import nn
 
+from .arguments import refuse_unknown
 from .layers import (
     DGCConv2d,
     FixedGroupConv2d,
@@ -35,6 +36,7 @@ LAYERS = (
     SeparableConv2d,
     SGCLinear,
 )
+_IMAGE_CHANNELS = 3
 _build_other = mmcv_conv.build_conv_layer
 
 
@@ -54,14 +56,14 @@ def build_conv_layer(cfg: dict | None, *args, **kwargs) -> nn.Module:
     """As MMCV's. One of our layers is built where it can be, else a plain convolution.
 
     A plain one remembers why, in its attribute ``why_dense``: the host groups it already (depthwise,
-    ResNeXt), or it has too few channels for the method.
+    ResNeXt), it reads the image (a stem), or it has too few channels for the method.
 
     Raises ValueError for arguments out of range and TypeError for unknown ones, naming the layer.
     """
     layer = cfg and _ours(cfg.get('type'))
     if not layer:
         return _build_other(cfg, *args, **kwargs)
-    method = {key: value for key, value in cfg.items() if key != 'type'}
+    method = _method(layer, cfg)
     if layer is SeparableConv2d:
         pointwise_cfg = method.pop('pointwise_cfg', None)
         method['pointwise'] = lambda *a, **k: build_conv_layer(pointwise_cfg, *a, **k)
@@ -77,14 +79,11 @@ def replace_layer(host: nn.Module, name: str, cfg: dict) -> None:
     parent = host.get_submodule(parent)
     old = getattr(parent, attribute)
     if isinstance(old, nn.Linear):
-        new = MODELS.build(
-            dict(
-                cfg,
-                in_features=old.in_features,
-                out_features=old.out_features,
-                bias=old.bias is not None,
-            )
-        )
+        layer = _ours(cfg['type'])
+        if layer:
+            _method(layer, cfg)  # refuses unknown arguments
+        sizes = dict(in_features=old.in_features, out_features=old.out_features)
+        new = MODELS.build(dict(cfg, **sizes, bias=old.bias is not None))
     else:
         geometry = {key: getattr(old, key) for key in ('stride', 'padding', 'dilation', 'groups')}
         new = build_conv_layer(
@@ -103,6 +102,17 @@ def _ours(kind: str | type | None) -> type | None:
     return layer if layer in LAYERS else None
 
 
+def _method(layer: type, cfg: dict) -> dict:
+    # What the layer is to get, by whichever of its bases.
+    known = {'pointwise_cfg'} if layer is SeparableConv2d else set()
+    for base in layer.__mro__:
+        if issubclass(base, nn.Module) and base is not nn.Module:
+            known.update(inspect.signature(base).parameters)
+    method = {key: value for key, value in cfg.items() if key != 'type'}
+    refuse_unknown(layer.__name__, method, known - {'args', 'kwargs', 'pointwise'})
+    return method
+
+
 def _build(
     layer: type, method: dict, in_channels: int, out_channels: int, kernel_size,
     *args, groups: int = 1, **geometry,
@@ -111,6 +121,8 @@ def _build(
     why_dense = None
     if groups > 1:
         why_dense = f'its host groups it by {groups}'
+    elif in_channels <= _IMAGE_CHANNELS:
+        why_dense = 'it reads the image'
     elif issubclass(layer, GroupedConv2d):
         why_dense = layer.why_dense(in_channels, out_channels, **method)
     if why_dense is None:

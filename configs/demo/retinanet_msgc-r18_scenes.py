@@ -28,7 +28,7 @@ model = dict(
     ),
 )
 custom_hooks = _base_.short_budget
-optim_wrapper = dict(optimizer=dict(lr=1e-3), paramwise_cfg=_base_.gate_paramwise_cfg)
+optim_wrapper = dict(optimizer=dict(lr=1e-3), paramwise_cfg=_base_.method_paramwise)
 train_cfg = dict(max_epochs=max_epochs, val_interval=max_epochs)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=50),

@@ -1,7 +1,9 @@
 _base_ = [
-    '../_base_/models/faster-rcnn_msgc-r18_fpn.py',
+    '../_base_/models/faster-rcnn_r18_fpn.py',
+    '../_base_/methods/msgc.py',
     'mmdet::_base_/datasets/coco_detection.py',
     'mmdet::_base_/schedules/schedule_1x.py',
     'mmdet::_base_/default_runtime.py',
 ]
-optim_wrapper = dict(paramwise_cfg=_base_.gate_paramwise_cfg)
+model = dict(backbone=_base_.resnet)
+optim_wrapper = dict(paramwise_cfg=_base_.method_paramwise)

@@ -5,5 +5,8 @@ _base_ = [
     '../_base_/schedules/scratch_12e.py',
     'mmdet::_base_/default_runtime.py',
 ]
-model = dict(backbone=dict(**_base_.resnet, **_base_.from_scratch), roi_head=dict(bbox_head=dict(num_classes=3)))
+model = dict(
+    backbone=dict(**_base_.resnet, **_base_.from_scratch),
+    roi_head=dict(bbox_head=dict(num_classes=3)),
+)
 optim_wrapper = dict(paramwise_cfg=_base_.method_paramwise)

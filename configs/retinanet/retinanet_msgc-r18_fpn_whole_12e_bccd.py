@@ -1,8 +1,6 @@
 _base_ = './retinanet_msgc-r18_fpn_12e_bccd.py'
 model = dict(
     neck=dict(conv_cfg=_base_.conv_cfg),
-    bbox_head=dict(
-        type='GroupedRetinaHead', conv_cfg=_base_.conv_cfg, pred_cfg=_base_.conv_cfg
-    ),
+    bbox_head=dict(type='GroupedRetinaHead', conv_cfg=_base_.conv_cfg, pred_cfg=_base_.conv_cfg),
 )
 custom_hooks = [dict(type='MACBudgetHook', target=0.5, scope='detector')]

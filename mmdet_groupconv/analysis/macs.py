@@ -113,7 +113,7 @@ def count_macs(
     if x is None:
         x = next(model.parameters()).new_zeros(1, 3, *input_size)
     is_detector = isinstance(model, BaseDetector)
-    with _evaluating(model):
+    with evaluating(model):
         with MacMeter(model) as meter:
             forward_detector(model, x) if is_detector else model(x)
         if images is None:
@@ -180,7 +180,8 @@ def _totals(report: MacReport) -> dict[str, float]:
 
 
 @contextmanager
-def _evaluating(model: nn.Module) -> Iterator[None]:
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """In evaluation mode within; each module's own mode afterwards."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:

@@ -6,7 +6,7 @@ from mmdet.registry import MODELS
 from torch import nn
 
 from ..conv_cfg import replace_layer
-from .arguments import check_arguments
+from ..arguments import check_arguments
 
 
 @MODELS.register_module()
@@ -23,8 +23,7 @@ class TrimmedMobileNetV2(MobileNetV2):
     def __init__(self, **kwargs) -> None:
         super().__init__(**kwargs)
         used = max(self.out_indices, default=-1) + 1
-        self.trimmed = tuple(self.layers[used:])
-        for name in self.trimmed:
+        for name in self.layers[used:]:
             delattr(self, name)
         self.layers = self.layers[:used]
         if self.frozen_stages > used:

@@ -3,7 +3,7 @@
 from mmdet.models.backbones.resnet import Bottleneck, ResNet
 from torch import nn
 
-from .arguments import check_arguments
+from ..arguments import check_arguments
 
 
 class GroupedResNet(ResNet):

@@ -45,8 +45,12 @@ class MSGCInvertedResidual(InvertedResidual):
     def _project(self, x: Tensor, gate: Gate) -> Tensor:
         out = self.expand_conv(x) if self.with_expand_conv else x
         out = self.depthwise_conv(out)
-        out = self.linear_conv.norm(self.linear_conv.conv(out, gate))
-        return x + out if self.with_res_shortcut else out
+        if self.with_se:
+            out = self.se(out)
+        out = self.linear_conv.conv(out, gate)
+        if self.linear_conv.with_norm:
+            out = self.linear_conv.norm(out)
+        return x + self.drop_path(out) if self.with_res_shortcut else out
 
 
 @MODELS.register_module()

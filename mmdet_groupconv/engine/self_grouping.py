@@ -10,6 +10,7 @@ from torch import nn
 from ..layers import SelfGrouping
 
 _STARTS = 10
+_REFINEMENTS = 20
 
 
 def sgc_layers(model: nn.Module) -> dict[str, SelfGrouping]:
@@ -37,11 +38,16 @@ def cluster(vectors: np.ndarray, groups: int, seed: int) -> tuple[np.ndarray, np
         warnings.simplefilter('ignore')  # a cluster that lost its members is left out below
         for start in range(_STARTS):
             rng = np.random.default_rng([seed, start])
-            centroids, labels = kmeans2(vectors, groups, iter=100, minit='++', seed=rng)
+            centroids, labels = kmeans2(vectors, groups, iter=10, minit='++', seed=rng)
             inertia = ((vectors - centroids[labels]) ** 2).sum()
             if inertia < best_inertia:
-                best, best_inertia = (labels, centroids), inertia
-    labels, centroids = best
+                best, best_inertia = (centroids, labels), inertia
+        centroids, labels = best
+        for _ in range(_REFINEMENTS):  # `kmeans2` itself never stops early
+            before = labels
+            centroids, labels = kmeans2(vectors, centroids, iter=10, minit='matrix')
+            if (labels == before).all():
+                break
     members, labels = np.unique(labels, return_inverse=True)
     return labels, centroids[members]
 

@@ -1,17 +1,24 @@
-"""Clear refusals of arguments that a grouped backbone can't honour."""
+"""Clear refusals of arguments that can't be honoured."""
 
 import difflib
 import inspect
+from collections.abc import Collection
+
+
+def refuse_unknown(name: str, given: Collection[str], known: Collection[str]) -> None:
+    """Raise TypeError where `name` got an argument that isn't known, with a guess at what is meant."""
+    for unknown in given:
+        if unknown not in known:
+            close = difflib.get_close_matches(unknown, known, n=1)
+            hint = f', did you mean {close[0]!r}?' if close else ''
+            raise TypeError(f'{name} got an unknown argument {unknown!r}{hint}')
 
 
 def check_arguments(network: type, parent: type, kwargs: dict, refused: tuple[str, ...]) -> None:
     """Raise TypeError for unknown arguments, ValueError for those of `refused` that are set."""
     name = network.__name__
     known = {*inspect.signature(parent).parameters, *inspect.signature(network).parameters}
-    for unknown in kwargs.keys() - known:
-        close = difflib.get_close_matches(unknown, known, n=1)
-        hint = f', did you mean {close[0]!r}?' if close else ''
-        raise TypeError(f'{name} got an unknown argument {unknown!r}{hint}')
+    refuse_unknown(name, kwargs, known)
     for argument in refused:
         if kwargs.get(argument) is not None:
             raise ValueError(

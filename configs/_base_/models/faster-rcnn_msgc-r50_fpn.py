@@ -1,2 +1,0 @@
-_base_ = ['mmdet::_base_/models/faster-rcnn_r50_fpn.py', '../methods/msgc.py']
-model = dict(backbone=dict(type='MSGCResNet'))

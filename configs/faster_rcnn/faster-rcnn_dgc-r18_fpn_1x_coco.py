@@ -1,0 +1,9 @@
+_base_ = [
+    '../_base_/models/faster-rcnn_r18_fpn.py',
+    '../_base_/methods/dgc.py',
+    'mmdet::_base_/datasets/coco_detection.py',
+    'mmdet::_base_/schedules/schedule_1x.py',
+    'mmdet::_base_/default_runtime.py',
+]
+model = dict(backbone=_base_.resnet)
+optim_wrapper = dict(paramwise_cfg=_base_.method_paramwise)

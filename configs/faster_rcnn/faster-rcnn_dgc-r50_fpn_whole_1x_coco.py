@@ -1,0 +1,8 @@
+_base_ = './faster-rcnn_dgc-r50_fpn_1x_coco.py'
+# Neck and head too: half of the dense detector's MACs at 800x1333.
+conv_cfg = dict(type='DGCConv2d', gate_factor=0.451, pre_norm=False)
+model = dict(
+    backbone=dict(gate_factor=0.451),
+    neck=dict(conv_cfg=conv_cfg),
+    rpn_head=dict(type='GroupedRPNHead', conv_cfg=conv_cfg),
+)

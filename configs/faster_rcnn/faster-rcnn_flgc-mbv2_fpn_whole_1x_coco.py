@@ -1,0 +1,8 @@
+_base_ = './faster-rcnn_flgc-mbv2_fpn_1x_coco.py'
+# Neck and head too: half of the dense detector's MACs at 800x1333.
+conv_cfg = dict(type='SeparableConv2d', pointwise_cfg=dict(type='FLGCConv2d', groups=3))
+model = dict(
+    backbone=dict(groups=3),
+    neck=dict(conv_cfg=conv_cfg),
+    rpn_head=dict(type='GroupedRPNHead', conv_cfg=conv_cfg),
+)

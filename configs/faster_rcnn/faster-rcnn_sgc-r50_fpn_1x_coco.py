@@ -1,0 +1,9 @@
+_base_ = [
+    'mmdet::_base_/models/faster-rcnn_r50_fpn.py',
+    '../_base_/methods/sgc.py',
+    'mmdet::_base_/datasets/coco_detection.py',
+    'mmdet::_base_/schedules/schedule_1x.py',
+    'mmdet::_base_/default_runtime.py',
+]
+model = dict(backbone=_base_.resnet)
+optim_wrapper = dict(paramwise_cfg=_base_.method_paramwise)
