@@ -6,7 +6,7 @@ from collections.abc import Collection
 
 
 def refuse_unknown(name: str, given: Collection[str], known: Collection[str]) -> None:
-    """Raise TypeError where `name` got an argument that isn't known, with a guess at what is meant."""
+    """Raise TypeError, with a guess, where `name` got an argument that isn't known."""
     for unknown in given:
         if unknown not in known:
             close = difflib.get_close_matches(unknown, known, n=1)

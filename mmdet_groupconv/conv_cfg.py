@@ -55,13 +55,13 @@ def register_layers() -> None:
 def build_conv_layer(cfg: dict | None, *args, **kwargs) -> nn.Module:
     """As MMCV's. One of our layers is built where it can be, else a plain convolution.
 
-    A plain one remembers why, in its attribute ``why_dense``: the host groups it already (depthwise,
-    ResNeXt), it reads the image (a stem), or it has too few channels for the method.
+    A plain one remembers why, in its attribute ``why_dense``: the host groups it already
+    (depthwise, ResNeXt), it reads the image (a stem), or it has too few channels for the method.
 
     Raises ValueError for arguments out of range and TypeError for unknown ones, naming the layer.
     """
-    layer = cfg and _ours(cfg.get('type'))
-    if not layer:
+    layer = _ours(cfg.get('type')) if isinstance(cfg, dict) else None
+    if layer is None:
         return _build_other(cfg, *args, **kwargs)
     method = _method(layer, cfg)
     if layer is SeparableConv2d:

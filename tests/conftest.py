@@ -32,6 +32,8 @@ def golden_msgc_block(request, golden_msgc_blocks):
     from mmdet_groupconv.backbones.msgc_resnet import MSGCBasicBlock, MSGCBottleneck
 
     case = golden_msgc_blocks[request.param]
+    if case['kind'] == 'inverted':
+        return case, _golden_inverted_residual(case)
     block_type = {'basic': MSGCBasicBlock, 'bottleneck': MSGCBottleneck}[case['kind']]
     channels, filters, stride = case['in_channels'], case['out_channels'], case['stride']
     downsample = None
@@ -48,3 +50,31 @@ def golden_msgc_block(request, golden_msgc_blocks):
     )
     block.load_state_dict(case['state_dict'])
     return case, block.eval()
+
+
+def _golden_inverted_residual(case):
+    from mmdet_groupconv.backbones.msgc_mobilenet_v2 import MSGCInvertedResidual
+
+    ours = {
+        'conv.0.0.': 'expand_conv.conv.',
+        'conv.0.1.': 'expand_conv.bn.',
+        'conv.1.0.': 'depthwise_conv.conv.',
+        'conv.1.1.': 'depthwise_conv.bn.',
+        'conv.2.': 'linear_conv.conv.',
+        'conv.3.': 'linear_conv.bn.',
+    }
+    state = {}
+    for key, value in case['state_dict'].items():
+        prefix = next((prefix for prefix in ours if key.startswith(prefix)), '')
+        state[ours.get(prefix, '') + key[len(prefix) :]] = value
+    block = MSGCInvertedResidual(
+        case['in_channels'],
+        case['out_channels'],
+        state['depthwise_conv.conv.weight'].size(0),
+        stride=case['stride'],
+        act_cfg=dict(type='ReLU6'),
+        heads=case['heads'],
+        attention=case['attention'],
+    )
+    block.load_state_dict(state)
+    return block.eval()

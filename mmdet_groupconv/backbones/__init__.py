@@ -3,8 +3,8 @@
 from .conv_methods import (
     DGCMobileNetV2,
     DGCResNet,
-    FLGCMobileNetV2,
     FixedGroupResNet,
+    FLGCMobileNetV2,
     FLGCResNet,
     SGCMobileNetV2,
     SGCResNet,

@@ -1,4 +1,4 @@
-"""ResNet and MobileNetV2 with the methods that live in a single convolution: DGC, FLGC, SGC, plain groups.
+"""ResNet and MobileNetV2 with methods that live in one convolution: DGC, FLGC, SGC, plain groups.
 
 Every argument of the parents and all their state-dict keys are kept. ``conv_cfg`` and ``dcn``,
 which would replace the grouped convolutions, raise ValueError.
@@ -45,7 +45,7 @@ class DGCResNet(_ConvMethodResNet):
 class FixedGroupResNet(_ConvMethodResNet):
     """Plain group convolution in the blocks, for comparison; shortcuts stay dense.
 
-    groups: at most the narrowest convolution's channels.
+    groups: a convolution with fewer channels stays dense too.
     """
 
     def __init__(self, depth: int, *, groups: int = 4, **kwargs) -> None:

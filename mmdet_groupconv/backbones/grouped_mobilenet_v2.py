@@ -5,8 +5,8 @@ from mmdet.models.layers import InvertedResidual
 from mmdet.registry import MODELS
 from torch import nn
 
-from ..conv_cfg import replace_layer
 from ..arguments import check_arguments
+from ..conv_cfg import replace_layer
 
 
 @MODELS.register_module()
@@ -67,7 +67,7 @@ class GroupedMobileNetV2(TrimmedMobileNetV2):
                 self.block(
                     self.in_channels,
                     out_channels,
-                    mid_channels=int(round(self.in_channels * expand_ratio)),
+                    mid_channels=round(self.in_channels * expand_ratio),
                     stride=1 if number else stride,
                     with_expand_conv=expand_ratio != 1,
                     norm_cfg=self.norm_cfg,

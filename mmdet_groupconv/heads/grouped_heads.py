@@ -6,6 +6,7 @@ What stays dense: the RPN's 1x1 predictions and the RoI head's, 1 to 3 % of a de
 from mmdet.models.dense_heads import RetinaHead, RPNHead
 from mmdet.models.roi_heads.bbox_heads import Shared2FCBBoxHead
 from mmdet.registry import MODELS
+from mmengine.model import initialize
 from torch import nn
 
 from ..conv_cfg import replace_layer
@@ -19,13 +20,18 @@ class _InitGates:
     """
 
     def init_weights(self) -> None:
-        """The head's, then the gates'."""
+        """The head's, then the gates', then a checkpoint that ``init_cfg`` names; once."""
+        again = self.is_init
         super().init_weights()
+        if again:
+            return
         for module in self.modules():
             if isinstance(module, GroupedLayer):
                 module.init_gates()
             elif isinstance(module, SeparableConv2d):
                 module.init_depthwise()
+        cfgs = self.init_cfg if isinstance(self.init_cfg, list) else [self.init_cfg]
+        initialize(self, [cfg for cfg in cfgs if cfg and cfg['type'] == 'Pretrained'])
 
 
 @MODELS.register_module()

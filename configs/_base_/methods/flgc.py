@@ -7,7 +7,7 @@ conv_cfg = dict(type='FLGCConv2d', groups=4)
 method_paramwise = dict(
     norm_decay_mult=0.0,
     custom_keys=dict(
-        channel_logits=dict(decay_mult=0.0),
-        filter_logits=dict(decay_mult=0.0),
+        channel_logits=dict(lr_mult=10.0, decay_mult=0.0),
+        filter_logits=dict(lr_mult=10.0, decay_mult=0.0),
     ),
 )
