@@ -32,7 +32,7 @@ def unmetered_macs(detector: BaseDetector, images: Tensor) -> dict[str, float]:
     if not any(m._parameters for m in detector.modules() if m not in known):
         return {}
     analyser = FlopAnalyzer(_Raw(detector), (images,))
-    analyser.set_op_handle(**dict.fromkeys(_NOT_COUNTED))
+    analyser.set_op_handle(**dict.fromkeys(_NOT_COUNTED, lambda *_: 0))
     analyser.unsupported_ops_warnings(False).uncalled_modules_warnings(False)
     by_module = analyser.tracer_warnings('none').by_module()
     rest = {}

@@ -166,9 +166,11 @@ def test_retina_starts_at_the_prior(cfg):
 
 
 def test_retina_keeps_the_scale_of_depthwise_convolutions():
-    head = retina(CONV_CFGS['Separable'])
+    head = retina(CONV_CFGS['Separable'], conv_cfg=CONV_CFGS['Separable'])
     head.init_weights()
-    for layer in (head.retina_cls, head.retina_reg):
+    layers = [m for m in head.modules() if isinstance(m, SeparableConv2d)]
+    assert len(layers) == 4
+    for layer in layers:
         # fan_in = 3*3 of one channel
         assert layer.depthwise.weight.std().item() == pytest.approx(1 / 3, rel=0.3)
 
