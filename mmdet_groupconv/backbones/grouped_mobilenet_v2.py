@@ -15,7 +15,7 @@ class TrimmedMobileNetV2(MobileNetV2):
 
     The parent builds and runs all layers, the 1280-channel ``conv2`` too, whoever reads them; a
     detector doesn't, and in distributed training their parameters would never get a gradient.
-    Weights that a checkpoint holds for them are passed over.
+    Weights that a checkpoint holds for them are passed over (`trimmed` names them).
 
     Other arguments and all state-dict keys that are left: MMDetection's ``MobileNetV2``.
     """
@@ -23,7 +23,8 @@ class TrimmedMobileNetV2(MobileNetV2):
     def __init__(self, **kwargs) -> None:
         super().__init__(**kwargs)
         used = max(self.out_indices, default=-1) + 1
-        for name in self.layers[used:]:
+        self.trimmed = tuple(self.layers[used:])
+        for name in self.trimmed:
             delattr(self, name)
         self.layers = self.layers[:used]
         if self.frozen_stages > used:

@@ -38,6 +38,19 @@ def read_state_dict(path: str | os.PathLike, prefix: str = '') -> dict[str, Tens
     Raises FileNotFoundError, and ValueError for a file that is no checkpoint, that would need to
     run code (a pickled model), or that holds nothing below `prefix`.
     """
+    state, _ = read_checkpoint(path)
+    prefix = prefix and prefix.rstrip('.') + '.'
+    state = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    if not state:
+        raise ValueError(f'checkpoint {path} has no keys that begin with {prefix!r}')
+    return state
+
+
+def read_checkpoint(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict]:
+    """The state dict and the ``meta`` (empty where there is none) of a checkpoint file.
+
+    Raises as :func:`read_state_dict`.
+    """
     if not os.path.isfile(path):
         raise FileNotFoundError(f'checkpoint {path} not found')
     try:
@@ -50,17 +63,14 @@ def read_state_dict(path: str | os.PathLike, prefix: str = '') -> dict[str, Tens
         ) from error
     except (RuntimeError, EOFError, OSError) as error:
         raise ValueError(f'checkpoint {path} can not be read: {error}') from error
+    meta = content.get('meta', {}) if isinstance(content, dict) else {}
     for key in ('state_dict', 'model'):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict) or not any(isinstance(v, Tensor) for v in content.values()):
         raise ValueError(f'checkpoint {path} holds {type(content).__name__}, expected a state dict')
     state = {key.removeprefix('module.'): value for key, value in content.items()}
-    prefix = prefix and prefix.rstrip('.') + '.'
-    state = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-    if not state:
-        raise ValueError(f'checkpoint {path} has no keys that begin with {prefix!r}')
-    return state
+    return state, meta if isinstance(meta, dict) else {}
 
 
 def _cause(error: UnpicklingError) -> str:

@@ -18,9 +18,8 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner, find_latest_checkpoint
 from torch import nn
 
-from ..checkpoints import check_fit, read_state_dict
+from ..checkpoints import check_fit, grouping_keys, read_state_dict, trimmed_keys
 
-_GATE_NETS = ('maskgen', 'attgen')
 _CLASSIFIERS = ('fc.', 'classifier.', 'head.')
 
 
@@ -138,7 +137,7 @@ def _check_checkpoints(cfg: Config, model: nn.Module, modes: tuple[str, ...]) ->
     if 'test' in modes or cfg.get('resume'):
         check_fit(model, read_state_dict(path), path)
     elif hasattr(model, 'backbone'):  # heads may be new: fine-tuning on other classes
-        check_fit(model.backbone, read_state_dict(path, 'backbone'), path, may_lack=_GATE_NETS)
+        _check_dense_fit(model.backbone, read_state_dict(path, 'backbone'), path)
 
 
 def _check_pretrained(model: nn.Module) -> None:
@@ -147,7 +146,12 @@ def _check_pretrained(model: nn.Module) -> None:
             path = init.get('checkpoint', '')
             if init.get('type') == 'Pretrained' and '://' not in path:
                 state = read_state_dict(path, init.get('prefix', ''))
-                check_fit(module, state, path, may_lack=_GATE_NETS, may_add=_CLASSIFIERS)
+                _check_dense_fit(module, state, path)
+
+
+def _check_dense_fit(module: nn.Module, state: dict, path: str) -> None:
+    may_add = (*_CLASSIFIERS, *trimmed_keys(module))
+    check_fit(module, state, path, may_lack=grouping_keys(module), may_add=may_add)
 
 
 def _as_list(init_cfg: dict | list | None) -> list:

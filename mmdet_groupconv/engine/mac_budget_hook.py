@@ -39,9 +39,7 @@ class MACBudgetHook(MACRatioHook):
                 f'MACBudgetHook start={start}, stop={stop}, expected 0 <= start <= stop <= 1'
             )
         if scope not in ('backbone', 'detector'):
-            raise ValueError(
-                f"MACBudgetHook scope={scope!r}, expected 'backbone' or 'detector'"
-            )
+            raise ValueError(f"MACBudgetHook scope={scope!r}, expected 'backbone' or 'detector'")
         self.target = target
         self.weight = weight
         self.start = start

@@ -4,6 +4,7 @@ import warnings
 
 import numpy as np
 import torch
+from rich.progress import track
 from scipy.cluster.vq import kmeans2
 from torch import nn
 
@@ -16,6 +17,26 @@ _REFINEMENTS = 20
 def sgc_layers(model: nn.Module) -> dict[str, SelfGrouping]:
     """The SGC layers of a model, by name."""
     return {name: m for name, m in model.named_modules() if isinstance(m, SelfGrouping)}
+
+
+def self_group_model(model: nn.Module, percentage: float, step: float = 10, seed: int = 0) -> None:
+    """Prune all SGC layers of a model to `percentage` in steps (the *global* scheme).
+
+    Raises ValueError for a percentage or step out of (0, 100) or a model without SGC layers.
+    """
+    if not 0 < percentage < 100 or not 0 < step < 100:
+        raise ValueError(
+            f'percentage={percentage}, step={step}, expected numbers between 0 and 100'
+        )
+    layers = sgc_layers(model)
+    if not layers:
+        raise ValueError(
+            f'{type(model).__name__} has no SGC layers, expected some, such as those of SGCResNet'
+        )
+    steps = [*np.arange(step, percentage, step).tolist(), percentage]
+    work = [(layer, step) for step in steps for layer in layers.values()]
+    for layer, step in track(work, f'pruning {len(layers)} layers in {len(steps)} steps'):
+        self_group(layer, step, seed)
 
 
 def self_group(layer: SelfGrouping, percentage: float, seed: int = 0) -> None:

@@ -54,8 +54,8 @@ class LayerMacs:
         """Share of the connections, filters x channels, that is open."""
         if self.gate is None:
             return None
-        sizes = filter_means(torch.ones(self.filters).to(self.density), self.gate.mask, self.gate.assign)
-        return (sizes * self.density).sum()
+        ones = torch.ones(self.filters).to(self.density)
+        return (filter_means(ones, self.gate.mask, self.gate.assign) * self.density).sum()
 
     @property
     def masked(self) -> Tensor | float:

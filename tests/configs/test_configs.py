@@ -56,7 +56,7 @@ def test_name_tells_detector_backbone_and_depth(case):
 
 
 def test_the_method_s_hook_comes_along(case):
-    name, cfg, model = case
+    name, cfg, _ = case
     hooks = {hook.type: hook for hook in cfg.get('custom_hooks') or []}
     assert list(hooks) == [HOOKS[method_and_host(name)[0] or 'dense']]
     if 'MACBudgetHook' in hooks:
@@ -100,7 +100,7 @@ def test_batch_of_the_1x_schedule_is_two_on_each_of_eight_gpus(case):
 
 
 def test_steps_and_predicts(case):
-    _, cfg, model = case
+    model = case[2]
     head = getattr(model, 'bbox_head', None) or model.roi_head.bbox_head
     shapes = [(3, 64, 96), (3, 96, 64)]
     packed = demo_mm_inputs(2, image_shapes=shapes, num_classes=head.num_classes)

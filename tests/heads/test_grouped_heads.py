@@ -156,6 +156,13 @@ def test_retina_keeps_the_gates_start(cfg):
 
 
 @EACH_CFG
+def test_tower_of_the_hosts_head_keeps_the_gates_start(cfg):
+    head = retina(head=RetinaHead, conv_cfg=cfg)
+    head.init_weights()
+    check_gates_start(head)
+
+
+@EACH_CFG
 def test_retina_starts_at_the_prior(cfg):
     head = retina(cfg)
     head.init_weights()

@@ -23,7 +23,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         '--images', help='folder of images whose gates and sizes are used; else all gates are open'
     )
     parser.add_argument(
-        '--classes', type=int, help='count the backbone with a classifier of so many classes instead, as the papers do'
+        '--classes',
+        type=int,
+        help='count the backbone with a classifier of so many classes instead, as the papers do',
     )
     parser.add_argument('--out', help='also write the report to this JSON file')
     return parser.parse_args(argv)

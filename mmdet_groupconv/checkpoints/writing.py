@@ -1,0 +1,30 @@
+"""Checkpoints written whole or not at all."""
+
+import os
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+
+def check_writable(path: str | os.PathLike, source: str | os.PathLike) -> None:
+    """Raise ValueError where a checkpoint can't be written to `path`, before the work for it.
+
+    source: the file that it is made from, which must stay.
+    """
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise ValueError(f'--out {path}: folder {path.parent} not found')
+    if path.exists() and path.samefile(source):
+        raise ValueError(f'--out {path} is the input itself, expected another file')
+
+
+def write_checkpoint(path: str | os.PathLike, state: dict[str, Tensor], meta: dict) -> None:
+    """Write a file that MMEngine's runners load: under a temporary name, then renamed."""
+    path = Path(path)
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
+    try:
+        torch.save(dict(meta=meta, state_dict=state), temporary)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,35 @@
+import pytest
+import torch
+
+from mmdet_groupconv.checkpoints import check_writable, read_checkpoint, write_checkpoint
+
+
+def test_what_was_written_is_read(tmp_path):
+    write_checkpoint(tmp_path / 'x.pth', {'a': torch.ones(2)}, dict(dataset_meta=dict(n=1)))
+    state, meta = read_checkpoint(tmp_path / 'x.pth')
+    assert torch.equal(state['a'], torch.ones(2))
+    assert meta == dict(dataset_meta=dict(n=1))
+
+
+def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
+    path = tmp_path / 'x.pth'
+    path.write_bytes(b'old')
+
+    def fail(content, file):
+        file.write_bytes(b'half')
+        raise OSError('disk full')
+
+    monkeypatch.setattr(torch, 'save', fail)
+    with pytest.raises(OSError, match='disk full'):
+        write_checkpoint(path, {}, {})
+    assert [p.read_bytes() for p in tmp_path.iterdir()] == [b'old']
+
+
+def test_a_missing_folder_and_the_input_itself_are_refused(tmp_path):
+    source = tmp_path / 'x.pth'
+    source.touch()
+    check_writable(tmp_path / 'y.pth', source)
+    with pytest.raises(ValueError, match=r'folder .* not found'):
+        check_writable(tmp_path / 'no' / 'y.pth', source)
+    with pytest.raises(ValueError, match='is the input itself'):
+        check_writable(source, source)
