@@ -38,7 +38,7 @@ class GateNet(nn.Module):
         """pooled: ``[B, C_in, 1, 1]``. Returns ``[B, heads, channels]``."""
         with torch.autocast(pooled.device.type, enabled=False):
             out = self.decide(pooled.to(next(self.parameters()).dtype))
-        return out.view(pooled.size(0), self.heads, -1)
+        return out.view(pooled.size(0), self.heads, out.size(1) // self.heads)
 
     def decide(self, pooled: Tensor) -> Tensor:
         """``[B, C_in, 1, 1]`` -> ``[B, heads * channels, 1, 1]``."""

@@ -47,7 +47,10 @@ class LayerMacs:
     @property
     def density(self) -> Tensor | None:
         """Share of channels that each group reads, ``[G]``, the mean over the batch."""
-        return None if self.gate is None else self.gate.mask.double().mean(dim=(0, 2))
+        if self.gate is None:
+            return None
+        mask = self.gate.mask.double()
+        return mask.sum(dim=(0, 2)) / max(mask.size(0) * mask.size(2), 1)  # of no boxes: 0
 
     @property
     def connected(self) -> Tensor | None:
@@ -71,7 +74,7 @@ class LayerMacs:
             return 0.0
         if self.gate is None:
             return self.dense * self.unread.mean()
-        return self._over_groups(self.density.detach(), self.unread)
+        return self._over_groups(self.density, self.unread).detach()
 
     def _over_groups(self, density: Tensor, filters: Tensor) -> Tensor:
         def by_group(values: Tensor) -> Tensor:  # sums over each group's filters, over K
@@ -254,7 +257,7 @@ def _read_by_nobody(row: LayerMacs) -> Tensor:
     """``[C]``, the share of images on which no group that has filters reads the channel."""
     mask = row.gate.mask.detach().double()
     sizes = filter_means(mask.new_ones(row.filters), mask, row.gate.assign).detach()
-    return (1 - mask * (sizes > 0)[:, None]).prod(dim=1).mean(dim=0)
+    return (1 - mask * (sizes > 0)[:, None]).prod(dim=1).sum(dim=0) / max(len(mask), 1)
 
 
 def _counted_modules(root: nn.Module) -> Iterator[tuple[str, nn.Module, bool]]:

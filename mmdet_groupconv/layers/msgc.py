@@ -23,7 +23,8 @@ class _TwoLayerNet(GateNet):
         self, in_channels: int, channels: int, heads: int, reduction: int, over_batch: bool = True
     ) -> None:
         super().__init__()
-        hidden = max(in_channels // reduction, 1)
+        least = 1 if over_batch else 2  # there is nothing to normalise in one number
+        hidden = max(in_channels // reduction, least)
         self.heads = heads
         self.conv = nn.Sequential(
             GateConv2d(in_channels, hidden, bias=False),
