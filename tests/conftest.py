@@ -25,6 +25,16 @@ def golden_msgc_blocks(golden):
     return torch.load(golden / 'msgc_blocks.pt', weights_only=True)
 
 
+@pytest.fixture(scope='session')
+def golden_dgc_layers(golden):
+    return torch.load(golden / 'dgc_layers.pt', weights_only=True)
+
+
+@pytest.fixture(scope='session')
+def golden_sgc_layers(golden):
+    return torch.load(golden / 'sgc_layers.pt', weights_only=True)
+
+
 @pytest.fixture
 def golden_msgc_block(request, golden_msgc_blocks):
     """The published case of the given index and our block with its weights, in eval mode."""
@@ -78,3 +88,34 @@ def _golden_inverted_residual(case):
     )
     block.load_state_dict(state)
     return block.eval()
+
+
+@pytest.fixture
+def golden_dgc_layer(request, golden_dgc_layers):
+    """The published layer of the given index and ours with its weights, in eval mode.
+
+    The published heads are modules of their own; filter k is the (k // heads)-th of head k % heads.
+    """
+    from mmdet_groupconv.layers import DGCConv2d
+
+    case = golden_dgc_layers[request.param]
+    arguments = ('kernel_size', 'stride', 'padding', 'heads', 'gate_factor', 'squeeze_rate')
+    layer = DGCConv2d(
+        case['in_channels'],
+        case['out_channels'],
+        bias=False,
+        **{name: case[name] for name in arguments},
+    )
+    published = case['state_dict']
+
+    def of_heads(key):
+        return [published[f'headconv_{head}.{key}'] for head in range(case['heads'])]
+
+    state = {key: value for key, value in published.items() if key.startswith('norm.')}
+    state['weight'] = torch.stack(of_heads('conv.weight'), dim=1).flatten(0, 1)
+    for key in ('fc1.weight', 'fc2.weight'):
+        state[f'saliency.{key}'] = torch.cat(of_heads(key))[..., None, None]
+    state['saliency.fc2.bias'] = torch.cat(of_heads('fc2.bias'))
+    state['inactive'] = torch.tensor(0)
+    layer.load_state_dict(state)
+    return case, layer.eval()

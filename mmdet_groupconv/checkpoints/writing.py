@@ -15,6 +15,8 @@ def check_writable(path: str | os.PathLike, source: str | os.PathLike) -> None:
     path = Path(path)
     if not path.parent.is_dir():
         raise ValueError(f'--out {path}: folder {path.parent} not found')
+    if path.is_dir():
+        raise ValueError(f'--out {path} is a folder, expected a file')
     if path.exists() and path.samefile(source):
         raise ValueError(f'--out {path} is the input itself, expected another file')
 

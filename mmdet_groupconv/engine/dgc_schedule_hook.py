@@ -1,9 +1,10 @@
 """Closes DGC's gates step by step while a detector trains."""
 
+import torch
 from mmengine.registry import HOOKS
 from torch import Tensor, nn
 
-from ..layers import DGCConv2d, Gate, Macs
+from ..layers import DGCConv2d, Macs
 from .mac_ratio_hook import MACRatioHook, bare_model
 
 
@@ -23,7 +24,7 @@ class DGCScheduleHook(MACRatioHook):
         if weight < 0:
             raise ValueError(f'DGCScheduleHook weight={weight}, expected 0 or more')
         self.weight = weight
-        self._saliencies: list[Tensor] = []
+        self._layers: dict[str, DGCConv2d] = {}
 
     def check(self, model: nn.Module) -> None:
         """Raise ValueError where the model has no DGC layer."""
@@ -34,31 +35,27 @@ class DGCScheduleHook(MACRatioHook):
             )
 
     def before_run(self, runner) -> None:
-        """Start to listen to the gates."""
+        """Start to meter; what it sees of the gates holds their saliencies too."""
         super().before_run(runner)
-        layers = dgc_layers(bare_model(runner))
-        self._handles += [layer.register_gate_hook(self._listen) for layer in layers]
+        self._layers = dgc_layers(bare_model(runner))
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
         """Move every layer's count."""
-        for layer in dgc_layers(bare_model(runner)):
+        for layer in self._layers.values():
             layer.set_progress(runner.iter / runner.max_iters)
 
     def losses(self, macs: Macs) -> dict[str, Tensor]:
-        """The l1 term."""
-        total = sum(self._saliencies)
-        self._saliencies.clear()
-        return dict(loss_saliency=self.weight * total)
-
-    def _begin(self) -> None:
-        super()._begin()
-        self._saliencies.clear()
-
-    def _listen(self, layer: nn.Module, gate: Gate, x: Tensor, y: Tensor) -> None:
-        if layer.training:
-            self._saliencies.append(gate.strength.mean(dim=(0, 2)).sum())
+        """The l1 term; none where all layers are frozen or saw no map (a RoI head's, say)."""
+        saliencies = [
+            row.gate.strength.mean(dim=(0, 2)).sum()
+            for row in macs.layers
+            if row.name in self._layers and self._layers[row.name].training and row.batch
+        ]
+        if not saliencies:
+            return {}
+        return dict(loss_saliency=self.weight * torch.stack(saliencies).sum())
 
 
-def dgc_layers(model: nn.Module) -> list[DGCConv2d]:
-    """The DGC layers of a model."""
-    return [module for module in model.modules() if isinstance(module, DGCConv2d)]
+def dgc_layers(model: nn.Module) -> dict[str, DGCConv2d]:
+    """The DGC layers of a model, by name."""
+    return {name: m for name, m in model.named_modules() if isinstance(m, DGCConv2d)}

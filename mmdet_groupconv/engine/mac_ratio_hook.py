@@ -42,7 +42,6 @@ class MACRatioHook(Hook):
         model = bare_model(runner)
         self.check(model)
         self._meter = MacMeter(model)
-        self._meter.attach()
         self._handles = [
             model.register_forward_pre_hook(lambda *_: self._begin()),
             model.register_forward_hook(self._after_forward, with_kwargs=True),
@@ -70,9 +69,13 @@ class MACRatioHook(Hook):
         self._report(runner, 'test', metrics)
 
     def _begin(self) -> None:
+        self._meter.detach()  # where the last forward pass failed
         self._meter.reset()
+        self._meter.attach()
 
     def _after_forward(self, model: nn.Module, args: tuple, kwargs: dict, output):
+        # What activation checkpointing computes again is counted, and its gates would hold memory.
+        self._meter.detach()
         mode = kwargs.get('mode')
         if mode == 'loss':
             macs = self._meter.take()

@@ -7,6 +7,8 @@ from torch import nn
 from .mac_ratio_hook import MACRatioHook, bare_model
 from .self_grouping import self_group, sgc_layers
 
+_DONE = 'self_grouping/percentage'  # in the message hub, which checkpoints hold
+
 
 @HOOKS.register_module()
 class SelfGroupingHook(MACRatioHook):
@@ -14,8 +16,8 @@ class SelfGroupingHook(MACRatioHook):
 
     The schemes: *global*: all the steps at one epoch, ``{3: [10, 20, 30, 40, 50, 60]}``, then
     fine-tune; *local and global*: fine-tune after each, ``{1: 10, 2: 20, ...}``. The masks are
-    buffers, so checkpoints hold them and a resumed run doesn't repeat a step. Logs the ratios of
-    :class:`MACRatioHook`.
+    buffers, so checkpoints hold them; a resumed run doesn't repeat a step, in whichever iteration
+    it was stopped. Logs the ratios of :class:`MACRatioHook`.
 
     steps: epoch (from 0; the step comes before it) -> percentage, or several in a row; the
     percentages rise. seed: of the k-means starts.
@@ -47,19 +49,28 @@ class SelfGroupingHook(MACRatioHook):
                 'as those of SGCResNet'
             )
 
+    def before_run(self, runner) -> None:
+        """Start to meter."""
+        super().before_run(runner)
+        runner.message_hub.update_info(_DONE, 0)  # a checkpoint's, where the run is resumed
+
     def before_train(self, runner) -> None:
         """Refuse steps that would never come."""
         late = [epoch for epoch in self.steps if not 0 <= epoch < runner.max_epochs]
         if late:
             raise ValueError(
-                f'SelfGroupingHook steps at epoch {late[0]}, expected 0 to {runner.max_epochs - 1}'
+                f'SelfGroupingHook steps at epoch {late[0]}, expected 0 to {runner.max_epochs - 1}, '
+                f'as this {type(runner.train_loop).__name__} counts epochs'
             )
 
     def before_train_epoch(self, runner) -> None:
         """Take the steps of this epoch, the same in every process."""
         layers = sgc_layers(bare_model(runner)).values()
         for percentage in self.steps.get(runner.epoch, []):
+            if percentage <= runner.message_hub.get_info(_DONE, 0):
+                continue
             for layer in layers:
                 self_group(layer, percentage, self.seed)
                 dist.broadcast(layer.mask)  # other machines may round k-means otherwise
+            runner.message_hub.update_info(_DONE, percentage)
             runner.logger.info(f'Pruned {percentage} % of {len(layers)} self-grouping layers')

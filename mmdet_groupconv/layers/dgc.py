@@ -46,7 +46,8 @@ class DGCConv2d(GroupedConv2d, nn.Conv2d):
     heads: at most as many as channels. gate_factor: share of channels that a head reads at the
     end. squeeze_rate: see :class:`SaliencyNet`. pre_norm: False leaves out the BN and ReLU, for
     layers that are shared over feature levels, whose statistics no one BN can hold, or whose input
-    must keep its sign; then the pooled input is normalised image by image. Other arguments: ``nn.Conv2d``'s.
+    must keep its sign; then the pooled input is normalised image by image. Other arguments:
+    ``nn.Conv2d``'s.
 
     Raises ValueError for numbers out of range.
     """

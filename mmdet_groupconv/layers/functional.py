@@ -94,8 +94,9 @@ def _groups_in_any_order(
     x: Tensor, weight: Tensor, gate: Tensor, assign: Tensor, bias: Tensor | None, geometry
 ) -> Tensor:
     order = assign.argsort(stable=True)
-    sizes = assign.bincount(minlength=gate.size(1)).tolist()
-    if len(sizes) != gate.size(1):
+    groups = torch.arange(gate.size(1), device=assign.device)
+    sizes = (assign == groups[:, None]).sum(dim=1).tolist()
+    if sum(sizes) != len(assign):
         raise ValueError(
             f'assign has values {int(assign.min())} ... {int(assign.max())}, '
             f'expected 0 ... {gate.size(1) - 1}'

@@ -130,8 +130,9 @@ class MSGCConv2d(GroupedConv2d, nn.Conv2d):
         add_gate_nets(
             self, '', in_channels, in_channels, heads, reduction, attention, over_batch=False
         )
-        ragged = torch.arange(out_channels) * heads // out_channels if out_channels % heads else None
-        self.register_buffer('assign', ragged, persistent=False)
+        ragged = torch.arange(out_channels) * heads // out_channels
+        assign = ragged if out_channels % heads else None
+        self.register_buffer('assign', assign, persistent=False)
 
     @classmethod
     def why_dense(cls, in_channels: int, out_channels: int, heads: int = 4, **_) -> str | None:

@@ -31,5 +31,7 @@ def test_a_missing_folder_and_the_input_itself_are_refused(tmp_path):
     check_writable(tmp_path / 'y.pth', source)
     with pytest.raises(ValueError, match=r'folder .* not found'):
         check_writable(tmp_path / 'no' / 'y.pth', source)
+    with pytest.raises(ValueError, match='is a folder, expected a file'):
+        check_writable(tmp_path, source)
     with pytest.raises(ValueError, match='is the input itself'):
         check_writable(source, source)

@@ -30,6 +30,7 @@ def test_a_budget_without_schedule_holds_from_the_first_iteration():
         (dict(weight=-1.0), 'weight=-1.0'),
         (dict(start=0.6, stop=0.5), 'start=0.6, stop=0.5'),
         (dict(stop=1.1), 'stop=1.1'),
+        (dict(scope='neck'), "scope='neck', expected 'backbone' or 'detector'"),
     ],
 )
 def test_numbers_out_of_range_are_named(arguments, named):
@@ -41,6 +42,27 @@ def test_a_dense_backbone_is_refused(tiny_cfg):
     tiny_cfg.model.backbone.type = 'ResNet'
     with pytest.raises(ValueError, match='ResNet has no gated convolutions'):
         Runner.from_cfg(tiny_cfg).train()
+
+
+def test_the_scope_says_whose_ratio_is_held(tiny_cfg):
+    tiny_cfg.model.neck.conv_cfg = dict(type='MSGCConv2d')
+    tiny_cfg.custom_hooks[0].update(scope='detector', target=0.3, start=0.0, stop=0.0)
+    runner = Runner.from_cfg(tiny_cfg)
+    runner.train()
+    ratios = scalars(runner, 'train/mac_ratio_detector')
+    assert ratios != scalars(runner, 'train/mac_ratio')
+    expected = [30 * (ratio - 0.3) for ratio in ratios]
+    assert scalars(runner, 'train/loss_macs') == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_dense_backbone_will_do_where_the_head_is_gated(tiny_cfg):
+    tiny_cfg.model.backbone.type = 'ResNet'
+    tiny_cfg.model.neck.conv_cfg = dict(type='MSGCConv2d')
+    tiny_cfg.custom_hooks[0].scope = 'detector'
+    runner = Runner.from_cfg(tiny_cfg)
+    runner.train()
+    assert scalars(runner, 'train/mac_ratio') == [1.0] * 4
+    assert scalars(runner, 'train/mac_ratio_detector')[0] != 1  # small: gate nets cost as much
 
 
 def test_gradient_accumulation_keeps_the_budget(tiny_cfg):
@@ -121,15 +143,10 @@ def test_the_model_is_left_without_hooks(trained):
     assert not any(hooks)
 
 
-def test_checkpointed_blocks_count_once(tiny_cfg):
-    plain, checkpointed = copy.deepcopy(tiny_cfg), copy.deepcopy(tiny_cfg)
+def test_checkpointed_blocks_count_once(tiny_cfg, train):
+    checkpointed = copy.deepcopy(tiny_cfg)
     checkpointed.model.backbone.with_cp = True
-    ratios = []
-    for index, cfg in enumerate((plain, checkpointed)):
-        cfg.experiment_name = f'run{index}'
-        runner = Runner.from_cfg(cfg)
-        runner.train()
-        ratios.append(scalars(runner, 'train/mac_ratio'))
+    ratios = [scalars(train(cfg)[0], 'train/mac_ratio') for cfg in (tiny_cfg, checkpointed)]
     assert ratios[0] == pytest.approx(ratios[1])
 
 
@@ -144,3 +161,37 @@ def test_resumed_run_goes_on_with_the_target_where_it_was(tiny_cfg):
 def test_test_metrics_hold_the_ratio(tiny_cfg):
     metrics = Runner.from_cfg(tiny_cfg).test()
     assert 0.5 < metrics['mac_ratio'] < 1.1
+
+
+@pytest.fixture
+def grouped_neck_cfg(tiny_cfg):
+    """Gates in the neck alone."""
+    tiny_cfg.model.backbone.type = 'ResNet'
+    tiny_cfg.model.neck.conv_cfg = dict(type='MSGCConv2d', heads=2)
+    tiny_cfg.custom_hooks[0].scope = 'detector'
+    return tiny_cfg
+
+
+def test_the_detector_s_budget_moves_the_neck_s_gates(grouped_neck_cfg):
+    runner = Runner.from_cfg(grouped_neck_cfg)
+    runner.call_hook('before_run')
+    data = runner.model.data_preprocessor(next(iter(runner.train_dataloader)), training=True)
+    next(hook for hook in runner.hooks if isinstance(hook, MACBudgetHook)).target_now = 0.5
+    runner.model(**data, mode='loss')['loss_macs'].backward()
+    moved = {n for n, p in runner.model.named_parameters() if p.grad is not None and p.grad.any()}
+    gates = {n for n, _ in runner.model.named_parameters() if n.endswith('maskgen.conv.3.bias')}
+    assert gates
+    assert {name.split('.')[0] for name in gates} == {'neck'}
+    assert gates <= moved
+
+
+def test_a_backbone_s_budget_needs_gates_in_the_backbone(grouped_neck_cfg, train):
+    grouped_neck_cfg.custom_hooks[0].scope = 'backbone'
+    with pytest.raises(ValueError, match='the backbone ResNet has no gated convolutions'):
+        train(grouped_neck_cfg)
+
+
+def test_a_dense_detector_is_refused(grouped_neck_cfg, train):
+    del grouped_neck_cfg.model.neck['conv_cfg']
+    with pytest.raises(ValueError, match='the detector RetinaNet has no gated convolutions'):
+        train(grouped_neck_cfg)

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmdet_groupconv.layers import connection, functional, grouped_conv2d
+from mmdet_groupconv.layers.functional import filter_means
 
 CHANNELS = 5
 # Filters and map. Folding writes K*kh*kw weights an image, multiplying features G*H*W a channel:
@@ -22,11 +23,14 @@ GEOMETRIES = {
     'all unequal': ((3, 2), (1, 2), (2, 0), (2, 1)),
     'column': ((5, 1), (2, 1), (2, 0), 1),
 }
-ASSIGNS = ['1 head', '2 heads', '3 heads', 'ragged', 'one-hot']
+ASSIGNS = ['1 head', '2 heads', '3 heads', 'interleaved', 'ragged', 'one-hot']
 
 
 def reference(x, weight, gate, group, bias=None, stride=1, padding=0, dilation=1):
-    """The definition in float64, filter by filter and tap by tap; group: a filter's group."""
+    """The definition in float64, filter by filter and tap by tap.
+
+    group: each filter's group, or its row of the matrix.
+    """
     (sh, sw), (ph, pw), (dh, dw) = (
         value if isinstance(value, tuple) else (value, value)
         for value in (stride, padding, dilation)
@@ -41,7 +45,8 @@ def reference(x, weight, gate, group, bias=None, stride=1, padding=0, dilation=1
     y = x.new_zeros(batch, filters, rows, columns)
     for b, k, u, v in product(range(batch), range(filters), range(kh), range(kw)):
         shifted = padded[b, :, u * dh :: sh, v * dw :: sw][:, :rows, :columns]
-        strength = gate[b if len(gate) > 1 else 0, group[k]]
+        gates = gate[b if len(gate) > 1 else 0]  # [G, C]
+        strength = group[k].double() @ gates if torch.is_tensor(group) else gates[group[k]]
         y[b, k] += ((strength * weight[k, :, u, v])[:, None, None] * shifted).sum(dim=0)
     return y if bias is None else y + bias.double()[:, None, None]
 
@@ -51,6 +56,9 @@ def make_assign(kind, filters):
     if kind.endswith(('head', 'heads')):
         heads = int(kind[0])
         return None, heads, [k // (filters // heads) for k in range(filters)]
+    if kind == 'interleaved':
+        group = [k % 2 for k in range(filters)]
+        return torch.tensor(group), 2, group
     # Group 2 of 4 is empty; the others have different sizes in any order.
     group = ([0, 3, 3, 1, 3, 0] * filters)[:filters]
     assign = torch.tensor(group)
@@ -69,7 +77,7 @@ def make_inputs(filters, size, kernel, groups, gate_batch, dtype=torch.float32):
 def used(monkeypatch):
     """The names of the private forms that were called."""
     calls = []
-    for name in ('_folded', '_equal_heads', '_ragged_groups'):
+    for name in ('_folded', '_equal_heads', '_groups_in_any_order'):
         original = getattr(functional, name)
 
         def spy(*args, name=name, original=original):
@@ -105,9 +113,9 @@ def test_equals_the_definition_with_one_gate_for_every_image(geometry, assign_ki
     torch.testing.assert_close(y.double(), expected, atol=1e-5, rtol=1e-5)
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=60, deadline=None, derandomize=True)
 @given(data=st.data())
-def test_equals_the_definition_for_any_shape(data):
+def test_value_and_gradients_equal_the_definitions_for_any_shape(data):
     def draw(low, high):
         return data.draw(st.integers(low, high))
 
@@ -115,20 +123,45 @@ def test_equals_the_definition_for_any_shape(data):
     batch, channels, heads = draw(1, 3), draw(1, 4), draw(1, 3)
     filters, kernel = heads * draw(1, 4), (draw(1, 3), draw(1, 3))
     size = draw(kernel[0], 6), draw(kernel[1], 6)
-    stride, padding = (draw(1, 3), draw(1, 3)), (draw(0, 2), draw(0, 2))
-    assign, group = None, [k // (filters // heads) for k in range(filters)]
-    if data.draw(st.booleans()):
+    geometry = (draw(1, 3), draw(1, 3)), (draw(0, 2), draw(0, 2))  # stride and padding
+    kind = data.draw(st.sampled_from(['heads', 'interleaved', 'ragged', 'one-hot']))
+    if kind == 'heads':
+        assign, group = None, [k // (filters // heads) for k in range(filters)]
+    elif kind == 'interleaved':
+        group = [k % heads for k in range(filters)]
+        assign = torch.tensor(group)
+    else:
         group = [draw(0, heads - 1) for _ in range(filters)]
         assign = torch.tensor(group)
-    x = torch.randn(batch, channels, *size, dtype=torch.float64)
-    weight = torch.randn(filters, channels, *kernel, dtype=torch.float64)
-    gate = torch.randn(data.draw(st.sampled_from([1, batch])), heads, channels).double()
-    y = grouped_conv2d(x, weight, gate, assign, None, stride, padding)
-    torch.testing.assert_close(y, reference(x, weight, gate, group, None, stride, padding))
+    gate_batch = data.draw(st.sampled_from([1, batch]))
+    learned = [
+        torch.randn(shape, dtype=torch.float64, requires_grad=True)
+        for shape in (
+            (batch, channels, *size),
+            (filters, channels, *kernel),
+            (gate_batch, heads, channels),
+            (filters,),
+        )
+    ]
+    x, weight, gate, bias = learned
+    if kind == 'one-hot':
+        assign = group = F.one_hot(assign, heads).double().requires_grad_()
+        learned.append(assign)
+
+    y = grouped_conv2d(x, weight, gate, assign, bias, *geometry)
+    expected = reference(x, weight, gate, group, bias, *geometry)
+    torch.testing.assert_close(y, expected)
+    upstream = torch.randn_like(y)
+    for ours, definitions in zip(
+        torch.autograd.grad(y, learned, upstream),
+        torch.autograd.grad(expected, learned, upstream),
+        strict=True,
+    ):
+        torch.testing.assert_close(ours, definitions)
 
 
 @pytest.mark.parametrize('gate_batch', [1, 2])
-@pytest.mark.parametrize('assign_kind', ['2 heads', 'ragged', 'one-hot'])
+@pytest.mark.parametrize('assign_kind', ['2 heads', 'interleaved', 'ragged', 'one-hot'])
 @pytest.mark.parametrize('geometry', ['1x1', 'strided', 'all unequal'])
 @pytest.mark.parametrize('form', FORMS)
 def test_gradients_of_every_float_argument(form, geometry, assign_kind, gate_batch):
@@ -159,7 +192,8 @@ def test_gradients_of_every_float_argument(form, geometry, assign_kind, gate_bat
         ('folded', 'one-hot', '_folded'),
         ('features', '1 head', '_equal_heads'),
         ('features', '3 heads', '_equal_heads'),
-        ('features', 'ragged', '_ragged_groups'),
+        ('features', 'ragged', '_groups_in_any_order'),
+        ('features', 'interleaved', '_groups_in_any_order'),
         ('features', 'one-hot', '_folded'),  # the only form that reaches the matrix
     ],
 )
@@ -169,7 +203,16 @@ def test_the_smaller_tensor_is_the_one_multiplied(used, form, geometry, assign_k
     assign, groups, _ = make_assign(assign_kind, filters)
     x, weight, gate, bias = make_inputs(filters, size, kernel, groups, 2)
     grouped_conv2d(x, weight, gate, assign, bias, *geometry)
-    assert used == [expected]
+    assert used[0] == expected
+
+
+@pytest.mark.parametrize(('kind', 'further'), [('interleaved', ['_equal_heads']), ('ragged', [])])
+def test_groups_of_one_size_are_one_convolution_in_any_order(used, kind, further):
+    filters, size = FORMS['features']
+    assign, groups, _ = make_assign(kind, filters)
+    x, weight, gate, bias = make_inputs(filters, size, (1, 1), groups, 2)
+    grouped_conv2d(x, weight, gate, assign, bias)
+    assert used[1:] == further
 
 
 @pytest.mark.parametrize(('width', 'expected'), [(5, '_equal_heads'), (6, '_folded')])
@@ -184,7 +227,7 @@ def test_one_gate_for_every_image_needs_neither_form(used):
     assert used == []
 
 
-@pytest.mark.parametrize('assign_kind', ['1 head', '3 heads', 'ragged'])
+@pytest.mark.parametrize('assign_kind', ['1 head', '3 heads', 'interleaved', 'ragged'])
 @pytest.mark.parametrize('geometry', GEOMETRIES)
 def test_both_forms_agree(geometry, assign_kind):
     torch.manual_seed(0)
@@ -196,7 +239,7 @@ def test_both_forms_agree(geometry, assign_kind):
     if assign is None:
         features = functional._equal_heads(x, weight, gate, bias, geometry)
     else:
-        features = functional._ragged_groups(x, weight, gate, assign, bias, geometry)
+        features = functional._groups_in_any_order(x, weight, gate, assign, bias, geometry)
     torch.testing.assert_close(features, folded)
 
 
@@ -262,6 +305,30 @@ def test_connection_spreads_each_group_over_its_filters():
     assert connection(gate, torch.tensor([1, 0, 1]), 3).tolist() == [[second, first, second]]
     matrix = torch.tensor([[0.0, 1.0], [1.0, 0.0], [0.0, 1.0]])
     assert connection(gate, matrix, 3).tolist() == [[second, first, second]]
+
+
+@pytest.mark.parametrize(
+    ('assign', 'expected'),
+    [
+        (None, [3 / 4, 12 / 4]),
+        (torch.tensor([0, 1, 0, 1]), [5 / 4, 10 / 4]),
+        (torch.tensor([1, 1, 1, 0]), [8 / 4, 7 / 4]),
+        (torch.tensor([1, 1, 1, 1]), [0, 15 / 4]),
+        (torch.tensor([[1.0, 0], [0, 1], [1, 0], [0, 1]]), [5 / 4, 10 / 4]),
+    ],
+    ids=['heads', 'interleaved', 'ragged', 'empty group', 'one-hot'],
+)
+def test_filter_means_sum_by_group_over_all_filters(assign, expected):
+    values = torch.tensor([1.0, 2, 4, 8], dtype=torch.float64)
+    assert filter_means(values, torch.ones(1, 2, 3), assign).tolist() == expected
+
+
+def test_filter_means_are_differentiable_in_the_matrix():
+    matrix = torch.eye(2).requires_grad_()
+    values = torch.tensor([1.0, 5], dtype=torch.float64)
+    filter_means(values, torch.ones(1, 2, 3), matrix)[1].backward()
+    # group 1's mean is sum_k values[k] * matrix[k, 1] / 2
+    assert matrix.grad.tolist() == [[0, 0.5], [0, 2.5]]
 
 
 @pytest.mark.parametrize(

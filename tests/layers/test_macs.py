@@ -5,7 +5,18 @@ import torch
 from torch import nn
 
 from mmdet_groupconv.backbones.msgc_resnet import MSGCBasicBlock, MSGCBottleneck
-from mmdet_groupconv.layers import Gate, GatePool, GroupedConv2d, MacMeter, MaskGenerator
+from mmdet_groupconv.layers import (
+    DGCConv2d,
+    FixedGroupConv2d,
+    FLGCConv2d,
+    Gate,
+    GatePool,
+    GroupedConv2d,
+    MacMeter,
+    MaskGenerator,
+    MSGCConv2d,
+    SGCLinear,
+)
 
 
 class Gated(nn.Module):
@@ -340,3 +351,186 @@ def test_metered_network_can_be_copied():
     with MacMeter(block):
         expected = block(images())
     assert torch.equal(copy.deepcopy(block)(images()), expected)
+
+
+def in_groups(channels, filters, groups, **kwargs):
+    """An FLGC layer whose channels and filters are in the given groups."""
+    layer = FLGCConv2d(len(channels), len(filters), 1, groups=groups, bias=False, **kwargs)
+    with torch.no_grad():
+        for logits, members in (
+            (layer.channel_logits, channels),
+            (layer.filter_logits, filters),
+        ):
+            logits.copy_(nn.functional.one_hot(torch.tensor(members), groups))
+    return layer
+
+
+def test_ragged_groups_cost_filters_times_channels_read():
+    macs = metered(FixedGroupConv2d(5, 7, 1, groups=3), torch.randn(2, 5, 4, 5))
+    # 3, 2 and 2 filters that read 2, 2 and 1 channels, on 20 pixels
+    assert float(macs.masked) == pytest.approx((3 * 2 + 2 * 2 + 2 * 1) * 20)
+    assert macs.original == 5 * 7 * 20
+    assert float(macs.layers[0].connected) == pytest.approx(12 / 35)
+
+
+@pytest.mark.parametrize(
+    'assign',
+    [
+        torch.tensor([1, 0, 1, 1, 1, 0]),
+        torch.tensor([[0.0, 1], [1, 0], [0, 1], [0, 1], [0, 1], [1, 0]]),
+    ],
+    ids=['integers', 'one-hot'],
+)
+def test_groups_in_any_order_cost_filters_times_channels_read(assign):
+    gate = gate_of([1, 0, 0, 0], [1, 1, 1, 0])._replace(assign=assign)
+    macs = metered(Gated(), torch.randn(2, 4, 4, 5), gate)
+    # 2 filters read 1 channel, 4 filters read 3: 14 of 24 connections of 4440
+    assert float(macs.masked) == pytest.approx(4440 * 14 / 24)
+
+
+def test_strength_multiplies_the_map_once_a_group_whatever_its_size():
+    mask = torch.tensor([[[1.0, 1, 0, 0], [1, 1, 1, 1], [1, 1, 1, 1]]])
+    assign = torch.tensor([0, 0, 0, 0, 0, 1])  # nobody is in group 2
+    gate = Gate(mask, torch.ones(1, 3, 4), assign)
+    macs = metered(Gated(), torch.randn(2, 4, 4, 5), gate)
+    # 5 filters read 2 channels, 1 reads 4: 14 of 24; the map is 2 + 4 channels of 20 pixels
+    assert float(macs.masked) == pytest.approx(4440 * 14 / 24 + 6 * 20)
+
+
+def test_flgc_costs_each_groups_filters_times_its_channels():
+    layer = in_groups([0, 0, 0, 1, 2], [0, 1, 1, 1], groups=3)
+    macs = metered(layer, torch.randn(2, 5, 4, 5))
+    # |K_g| |C_g|: 1 * 3 + 3 * 1 + 0 * 1
+    assert float(macs.masked.detach()) == pytest.approx(6 * 20)
+    assert macs.original == 5 * 4 * 20
+
+
+def test_gradient_of_masked_reaches_flgcs_logits():
+    layer = in_groups([0, 0, 0, 1], [0, 1, 1], groups=2)
+    metered(layer, torch.randn(2, 4, 4, 5)).masked.backward()
+    for logits in (layer.channel_logits, layer.filter_logits):
+        assert (logits.grad != 0).all()
+    # A channel is cheaper in group 0, with its one filter; a filter in group 1, with one channel.
+    assert (layer.channel_logits.grad[:, 0] < 0).all()
+    assert (layer.filter_logits.grad[:, 1] < 0).all()
+
+
+def test_no_gradient_flows_through_what_unread_filters_of_flgc_save():
+    network = Pair(nn.Conv2d)
+    network.first = in_groups([0, 1], [0, 0, 1, 1], groups=2)
+    macs = metered(network, torch.randn(1, 2, 4, 5), gate_of([1, 0, 1, 1], [1, 0, 1, 1]))
+    # nobody reads channel 1, which reads one channel itself
+    assert float(macs.unread) == pytest.approx(20)
+    assert not macs.unread.requires_grad
+
+
+def test_linear_layers_are_grouped_too():
+    layer = SGCLinear(6, 4)
+    layer.mask[1:] = 0
+    macs = metered(nn.Sequential(layer), torch.randn(3, 6))
+    assert (macs.original, float(macs.masked)) == (24, 6)
+
+
+def test_channels_that_only_an_empty_group_reads_are_unread():
+    second = Gate(torch.tensor([[[1.0, 0, 0, 0], [1, 1, 1, 1]]]), assign=torch.tensor([0, 0]))
+    macs = metered(Pair(nn.Conv2d), torch.randn(1, 2, 4, 5), second)
+    # three of first's four channels, 160 together
+    assert float(macs.unread) == 120
+
+
+def test_unread_filters_of_ragged_groups_are_subtracted_from_what_theirs_cost():
+    first = gate_of([1, 0], [1, 1])._replace(assign=torch.tensor([1, 0, 1, 1]))
+    second = gate_of([1, 0, 0, 1], [1, 0, 0, 1])
+    macs = metered(Pair(GroupedConv2d), torch.randn(1, 2, 4, 5), second, first)
+    # unread are filter 1, which reads one channel, and filter 2, which reads two
+    assert float(macs.unread) == pytest.approx(3 * 20)
+
+
+@pytest.mark.parametrize('reader', [MSGCConv2d, DGCConv2d])
+def test_what_a_gate_is_made_from_is_never_unread(reader):
+    network = Pair(nn.Conv2d)
+    network.second = reader(4, 2, 1, heads=2, bias=False)
+    network.forward = lambda x: network.second(network.first(x))
+    if reader is DGCConv2d:
+        network.second.set_progress(1)
+    else:
+        nn.init.constant_(network.second.maskgen.conv[3].bias, -9.0)
+        network.second.eval()
+    macs = metered(network, torch.randn(2, 2, 4, 5))
+    assert float(macs.masked) < 4 * 2 * 20
+    assert macs.unread == 0
+
+
+def test_what_a_layers_own_gate_takes_to_decide_is_no_host_work():
+    macs = metered(MSGCConv2d(8, 6, 3, heads=2, padding=1).eval(), torch.randn(2, 8, 4, 5))
+    assert macs.original == 9 * 8 * 6 * 20
+    # pooling 8*20, (8 + 1 for the norm) * 2 hidden, 2 hidden * 2 heads * 8 channels
+    assert macs.gate_nets == 160 + 18 + 32
+
+
+class Boxes(nn.Module):
+    """A convolution of images, then `layer` of boxes."""
+
+    def __init__(self, layer):
+        super().__init__()
+        self.images, self.boxes = nn.Conv2d(2, 3, 1), layer
+
+    def forward(self, x, boxes, *gate):
+        self.images(x)
+        return self.boxes(boxes, *gate)
+
+
+def test_boxes_count_by_image():
+    mask = torch.ones(7, 2, 4)
+    mask[:, 0] = 0
+    network = Boxes(GroupedConv2d(4, 6, 1))
+    macs = metered(network, torch.randn(2, 2, 4, 5), torch.randn(7, 4, 3, 3), Gate(mask))
+    # 4*6*9 a box, 3.5 boxes an image, half of the connections
+    assert macs.always_on == 2 * 3 * 20
+    assert macs.original == macs.always_on + 3.5 * 216
+    assert float(macs.masked) == 3.5 * 108
+    assert [row.batch for row in macs.layers] == [2, 7]
+
+
+def test_boxes_of_dense_and_linear_layers_count_by_image():
+    network = Boxes(nn.Sequential(nn.Conv2d(4, 6, 1), nn.Flatten(), nn.Linear(54, 5)))
+    macs = metered(network, torch.randn(2, 2, 4, 5), torch.randn(7, 4, 3, 3))
+    assert macs.original == 2 * 3 * 20 + 3.5 * (4 * 6 * 9 + 54 * 5)
+
+
+def test_no_boxes_cost_nothing():
+    network = Boxes(GroupedConv2d(4, 6, 1))
+    gate = Gate(torch.ones(0, 2, 4))
+    macs = metered(network, torch.randn(2, 2, 4, 5), torch.randn(0, 4, 3, 3), gate)
+    assert float(macs.macs) == macs.original == 2 * 3 * 20
+
+
+def test_no_boxes_leave_nothing_unread():
+    network = Boxes(Pair(GroupedConv2d))
+    gates = Gate(torch.ones(0, 2, 4)), Gate(torch.ones(0, 2, 2))
+    macs = metered(network, torch.randn(2, 2, 4, 5), torch.randn(0, 2, 3, 3), *gates)
+    assert float(macs.unread) == 0
+
+
+def test_part_is_one_childs_rows():
+    network = nn.Module()
+    network.neck, network.neck2 = nn.Conv2d(2, 3, 1), nn.Conv2d(3, 4, 1)
+    network.backbone = nn.Sequential(nn.Conv2d(2, 2, 1), nn.Conv2d(2, 2, 1))
+    network.forward = lambda x: network.neck2(network.neck(network.backbone(x)))
+    macs = metered(network, torch.randn(2, 2, 4, 5))
+    assert [row.name for row in macs.part('backbone').layers] == ['backbone.0', 'backbone.1']
+    assert macs.part('backbone').original == 2 * 2 * 2 * 20
+    assert macs.part('neck').original == 2 * 3 * 20
+    assert macs.part('head').original == 0
+
+
+def test_open_gates_opens_those_that_depend_on_the_image_alone():
+    network = nn.Sequential(
+        MSGCConv2d(4, 4, 1, heads=2, bias=False), FixedGroupConv2d(4, 4, 1, groups=2, bias=False)
+    ).eval()
+    nn.init.constant_(network[0].maskgen.conv[3].bias, -9.0)
+    with MacMeter(network) as meter:
+        network(torch.randn(2, 4, 4, 5))
+        meter.open_gates()
+    rows = [row for row in meter.take().layers if row.gate is not None]
+    assert [float(row.connected) for row in rows] == [1, 0.5]

@@ -1,11 +1,14 @@
 import pytest
 import torch
+import torch.nn.functional as F
+from mmengine.model import initialize
 from torch import nn
 
 from mmdet_groupconv.layers import (
     AttentionGenerator,
     GatePool,
     MaskGenerator,
+    MSGCConv2d,
     add_gate_nets,
     make_gate,
 )
@@ -175,3 +178,122 @@ def test_gate_with_attention_is_mask_times_strength(pooled):
     assert torch.equal(gate.mask, block.maskgen(pooled))
     assert torch.equal(gate.strength, block.attgen(pooled))
     assert torch.equal(gate.value, gate.mask * gate.strength)
+
+
+def opened(*args, **kwargs):
+    """A layer whose gates are open, whatever it sees."""
+    layer = MSGCConv2d(*args, **kwargs).eval()
+    nn.init.zeros_(layer.maskgen.conv[3].weight)
+    return layer
+
+
+def undecided(*args, **kwargs):
+    """A layer whose gates depend on the image."""
+    torch.manual_seed(0)
+    layer = MSGCConv2d(*args, **kwargs).eval()
+    nn.init.zeros_(layer.maskgen.conv[3].bias)
+    return layer
+
+
+def gates_of(layer, *inputs):
+    gates = []
+    handle = layer.register_gate_hook(lambda _, gate, *__: gates.append(gate))
+    for x in inputs:
+        layer(x)
+    handle.remove()
+    return gates
+
+
+@pytest.mark.parametrize('attention', [True, False])
+@pytest.mark.parametrize(('filters', 'heads'), [(8, 4), (7, 3), (6, 1)])
+def test_open_gates_leave_the_dense_convolution(filters, heads, attention):
+    layer = opened(8, filters, 3, heads=heads, attention=attention, stride=2, padding=1)
+    x = torch.randn(2, 8, 7, 6)
+    expected = F.conv2d(x, layer.weight, layer.bias, 2, 1)
+    torch.testing.assert_close(layer(x), expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ('filters', 'group'), [(8, [0, 0, 0, 0, 1, 1, 1, 1]), (5, [0, 0, 0, 1, 1])]
+)
+@pytest.mark.parametrize('attention', [True, False])
+def test_each_filter_reads_what_its_head_does(attention, filters, group):
+    layer = undecided(6, filters, 3, heads=2, attention=attention)
+    if attention:
+        nn.init.normal_(layer.attgen.conv[3].weight)
+    x = torch.randn(3, 6, 5, 5)
+    (gate,) = gates_of(layer, x)
+    assert 0 < gate.mask.mean() < 1
+    value = gate.mask * gate.strength if attention else gate.mask
+    expected = torch.cat(
+        [
+            F.conv2d(x * value[:, g, :, None, None], layer.weight[k : k + 1], layer.bias[k : k + 1])
+            for k, g in enumerate(group)
+        ],
+        dim=1,
+    )
+    torch.testing.assert_close(layer(x), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_gates_differ_by_image_and_call():
+    layer = undecided(16, 8, 1)
+    first, second = (torch.randn(2, 16, size, size) for size in (6, 3))
+    one, two = gates_of(layer, first, second)
+    assert one.mask.shape == two.mask.shape == (2, 4, 16)
+    assert not torch.equal(one.mask[0], one.mask[1])
+    assert not torch.equal(one.mask, two.mask)
+
+
+@pytest.mark.parametrize('training', [True, False])
+def test_an_images_gate_does_not_depend_on_its_batch(training):
+    layer = undecided(16, 8, 1, attention=True).train(training)
+    nn.init.normal_(layer.attgen.conv[3].weight)
+    x = torch.randn(3, 16, 4, 4)
+    whole, alone = gates_of(layer, x, x[1:2])
+    torch.testing.assert_close(whole.strength[1:2], alone.strength)
+
+
+@pytest.mark.parametrize('channels', [4, 16])  # 4 channels: hardly a hidden one to normalise over
+def test_layer_trains_on_one_image(channels):
+    torch.manual_seed(0)
+    layer = MSGCConv2d(channels, 8, 3, attention=True)
+    nn.init.normal_(layer.attgen.conv[3].weight)
+    layer(torch.randn(1, channels, 5, 5)).square().sum().backward()
+    for name, parameter in layer.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+
+
+def test_layer_without_boxes_has_no_output():
+    assert MSGCConv2d(8, 6, 3)(torch.zeros(0, 8, 5, 5)).shape == (0, 6, 3, 3)
+
+
+def test_layers_state_is_the_dense_one_and_its_nets():
+    dense = {'weight', 'bias'}
+    added = set(MSGCConv2d(8, 6, 3, attention=True).state_dict()) - dense
+    assert {key.split('.')[0] for key in added} == {'maskgen', 'attgen'}
+
+
+def test_init_cfg_reaches_the_weight_but_not_the_nets():
+    torch.manual_seed(0)
+    layer = MSGCConv2d(64, 64, 3, attention=True)
+    before = {name: p.clone() for name, p in layer.named_parameters() if 'gen' in name}
+    initialize(layer, dict(type='Normal', layer='Conv2d', std=0.01))
+    assert layer.weight.std().item() == pytest.approx(0.01, rel=0.05)
+    for name, value in before.items():
+        assert torch.equal(layer.get_parameter(name), value), name
+
+
+def test_init_gates_opens_them():
+    layer = undecided(16, 8, 1, attention=True)
+    nn.init.normal_(layer.attgen.conv[3].weight)
+    layer.init_gates()
+    assert torch.equal(layer.maskgen.conv[3].bias, torch.full((64,), 2.0))
+    assert torch.equal(layer.attgen.conv[3].weight, torch.zeros_like(layer.attgen.conv[3].weight))
+
+
+def test_more_heads_than_channels_raise():
+    with pytest.raises(ValueError, match='MSGCConv2d has 8 -> 3 channels for 4 heads'):
+        MSGCConv2d(8, 3, 1)
+    assert MSGCConv2d.why_dense(8, 3, attention=True) == '8 -> 3 channels for 4 heads'
+    assert MSGCConv2d.why_dense(8, 4) is None

@@ -84,6 +84,20 @@ def test_bad_numbers_are_refused(main, dense, tmp_path, capsys, options, complai
     assert list(tmp_path.iterdir()) == []
 
 
+def test_wrong_files_are_refused_before_any_work(main, dense, tmp_path, capsys):
+    for checkpoint, out, complaint in (
+        (tmp_path / 'no.pth', tmp_path / 'new.pth', 'no.pth not found'),
+        (dense, dense, 'is the input itself, expected another file'),
+        (dense, tmp_path / 'no/new.pth', 'no not found'),
+        (dense, tmp_path, 'is a folder, expected a file'),
+    ):
+        with pytest.raises(SystemExit) as info:
+            run(main, checkpoint, out, '--percentage', '50')
+        assert info.value.code == 1
+        assert complaint in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_detector_without_self_grouping_layers_is_refused(main, dense, tmp_path, capsys):
     config = CONFIG.with_name('retinanet_r18_fpn_12e_bccd.py')
     arguments = [str(config), str(dense), '--percentage', '60', '--out', str(tmp_path / 'new.pth')]

@@ -11,8 +11,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+
+from mmdet_groupconv.checkpoints import read_state_dict
 
 PROJECT = Path(__file__).resolve().parents[2]
 DEMO = str(PROJECT / 'configs/demo/retinanet_msgc-r18_scenes.py')
@@ -84,20 +87,113 @@ def test_training_leaves_a_checkpoint_and_a_log_with_the_ratio(run):
     assert 'mac_target' in scalars
 
 
-def test_two_processes_train_on_cpus_and_end_cleanly(tmp_path):
+RANKS = """
+import hashlib
+import json
+import torch
+from mmengine import dist
+from mmengine.hooks import Hook
+from mmengine.registry import DATA_SAMPLERS, HOOKS
+
+
+@DATA_SAMPLERS.register_module()
+class EveryRankAll(torch.utils.data.SequentialSampler):
+    def __init__(self, dataset, seed=None):
+        super().__init__(dataset)
+
+
+@HOOKS.register_module()
+class RankReport(Hook):
+    priority = 'VERY_LOW'
+
+    def __init__(self, folder):
+        self.folder, self.losses = folder, []
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.losses.append({key: float(value) for key, value in outputs.items()})
+
+    def after_train(self, runner):
+        state = runner.model.module.state_dict()
+        steps = {k: v.tolist() for k, v in state.items() if k.split('.')[-1] in ('inactive', 'mask')}
+        digest = hashlib.sha1(b''.join(v.numpy().tobytes() for v in state.values())).hexdigest()
+        logged = runner.message_hub.log_scalars
+        scalars = {k: v.data[0].tolist() for k, v in logged.items() if 'mac_' in k}
+        report = dict(losses=self.losses, steps=steps, digest=digest, scalars=scalars)
+        with open(f'{self.folder}/rank{dist.get_rank()}.json', 'w') as file:
+            json.dump(report, file)
+"""
+HOOKS = {
+    'MSGC': "dict(type='MACBudgetHook', weight=30.0)",
+    'DGC': "dict(type='DGCScheduleHook')",
+    'SGC': "dict(type='SelfGroupingHook', steps={0: 50})",
+}
+
+
+@pytest.mark.parametrize('method', HOOKS)
+def test_two_processes_train_on_cpus_and_end_cleanly(tmp_path, method):
+    """Both see the same images, so that all they compute must be equal."""
+    config, reporting = tmp_path / 'config.py', tmp_path / 'reporting.py'
+    config.write_text(
+        f"_base_ = '{DEMO}'\n"
+        f"model = dict(backbone=dict(type='{method}ResNet'))\n"
+        f'custom_hooks = [{HOOKS[method]}]\n'
+        'randomness = dict(seed=0)\n'
+    )
+    (tmp_path / 'ranks.py').write_text(RANKS)
+    reporting.write_text(
+        "_base_ = 'config.py'\n"
+        "custom_imports = dict(imports=['mmdet_groupconv', 'ranks'])\n"
+        "train_dataloader = dict(sampler=dict(_delete_=True, type='EveryRankAll'))\n"
+        f"custom_hooks = [{HOOKS[method]}, dict(type='RankReport', folder='{tmp_path}')]\n"
+    )
     with socket.socket() as free:
         free.bind(('127.0.0.1', 0))
         port = str(free.getsockname()[1])
-    binaries = f'{Path(sys.executable).parent}:{os.environ["PATH"]}'
     environment = dict(
-        os.environ, PYTHONPATH=str(PROJECT), PATH=binaries, PORT=port, OMP_NUM_THREADS='1'
+        os.environ,
+        PYTHONPATH=f'{PROJECT}:{tmp_path}',
+        PATH=f'{Path(sys.executable).parent}:{os.environ["PATH"]}',
+        PORT=port,
+        OMP_NUM_THREADS='1',
     )
-    command = ['bash', str(PROJECT / 'tools/dist_train.sh'), DEMO, '2', *tiny(tmp_path)]
+    script = str(PROJECT / 'tools/dist_train.sh')
+    command = ['bash', script, str(reporting), '2', *tiny(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
-    # 4 images in batches of 2 over 2 processes: 1 iteration.
-    assert 'Epoch(train) [1][1/1]' in done.stdout
-    assert (tmp_path / 'work_dir/epoch_1.pth').is_file()
+    first, second = (json.loads((tmp_path / f'rank{rank}.json').read_text()) for rank in (0, 1))
+    assert first == second
+    assert len(first['losses']) == 2
+    if method == 'MSGC':
+        assert first['scalars']['train/mac_target'] == [1.0, 0.5]
+    else:
+        assert any(np.any(np.array(values) != 1) for values in first['steps'].values())
+
+    checkpoint = str(tmp_path / 'work_dir/epoch_1.pth')
+    assert tool('test')([str(config), checkpoint, *tiny(tmp_path)]) == 0  # in one process
+    tested = [json.loads(p.read_text()) for p in (tmp_path / 'work_dir').glob('*/2*.json')]
+    for name in ('mac_ratio', 'mac_ratio_detector'):
+        (in_validation,) = first['scalars'][f'val/{name}']
+        assert [m[name] for m in tested if name in m] == pytest.approx([in_validation])
+
+
+def test_a_self_grouped_checkpoint_is_tested_and_fine_tuned(tmp_path):
+    config, out = tmp_path / 'config.py', tmp_path / 'grouped.pth'
+    config.write_text(
+        f"_base_ = '{DEMO}'\n"
+        "model = dict(backbone=dict(type='SGCResNet', groups=4))\n"
+        "custom_hooks = [dict(type='MACRatioHook')]\n"
+    )
+    assert tool('train')([str(config), *tiny(tmp_path)]) == 0
+    dense = str(tmp_path / 'work_dir/epoch_1.pth')
+    options = tiny(tmp_path)[1:]  # it has no work dir
+    arguments = ['--percentage', '60', '--step', '30', '--shape', '64', '64', '--out', str(out)]
+    assert tool('self_group')([str(config), dense, *arguments, *options]) == 0
+    assert tool('test')([str(config), str(out), *tiny(tmp_path)]) == 0
+    assert tool('train')([str(config), *tiny(tmp_path, f'load_from={out}')]) == 0
+    grouped, tuned = read_state_dict(out), read_state_dict(dense)
+    masks = [key for key in grouped if key.endswith('.mask')]
+    assert any((grouped[key] == 0).any() for key in masks)
+    assert all(torch.equal(grouped[key], tuned[key]) for key in masks)
 
 
 def test_testing_writes_metrics_pictures_and_predictions(run):
