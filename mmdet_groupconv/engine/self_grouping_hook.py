@@ -59,8 +59,8 @@ class SelfGroupingHook(MACRatioHook):
         late = [epoch for epoch in self.steps if not 0 <= epoch < runner.max_epochs]
         if late:
             raise ValueError(
-                f'SelfGroupingHook steps at epoch {late[0]}, expected 0 to {runner.max_epochs - 1}, '
-                f'as this {type(runner.train_loop).__name__} counts epochs'
+                f'SelfGroupingHook steps at epoch {late[0]}, expected 0 to '
+                f'{runner.max_epochs - 1}, as this {type(runner.train_loop).__name__} counts epochs'
             )
 
     def before_train_epoch(self, runner) -> None:

@@ -114,7 +114,8 @@ class RankReport(Hook):
 
     def after_train(self, runner):
         state = runner.model.module.state_dict()
-        steps = {k: v.tolist() for k, v in state.items() if k.split('.')[-1] in ('inactive', 'mask')}
+        scheduled = [key for key in state if key.endswith(('.inactive', '.mask'))]
+        steps = {key: state[key].tolist() for key in scheduled}
         digest = hashlib.sha1(b''.join(v.numpy().tobytes() for v in state.values())).hexdigest()
         logged = runner.message_hub.log_scalars
         scalars = {k: v.data[0].tolist() for k, v in logged.items() if 'mac_' in k}
