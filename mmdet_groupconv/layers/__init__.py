@@ -1,6 +1,6 @@
 """Grouped convolutions and their gates. Needs torch only and can be lifted out alone."""
 
-from .conv import GroupedConv2d
+from .conv import GroupedConv2d, SelfGatedConv2d
 from .dgc import DGCConv2d, SaliencyNet
 from .fixed import FixedGroupConv2d
 from .flgc import FLGCConv2d
@@ -29,6 +29,7 @@ __all__ = [
     'SGCConv2d',
     'SGCLinear',
     'SaliencyNet',
+    'SelfGatedConv2d',
     'SelfGrouping',
     'SeparableConv2d',
     'add_gate_nets',

@@ -10,9 +10,7 @@ class GroupedConv2d(GroupedLayer, nn.Conv2d):
     """``nn.Conv2d`` with a gate: ``y = conv(x, W * M)``, ``M = assign @ gate``.
 
     The weight keeps the dense shape and key, so dense checkpoints load. Here the gate comes from
-    outside; methods that make it in the layer derive from this one and call :meth:`convolve`.
-    They name ``nn.Conv2d`` as a base as well: MMEngine's ``init_cfg`` with ``layer='Conv2d'``
-    reaches direct subclasses alone.
+    outside; methods that make it in the layer derive from :class:`SelfGatedConv2d`.
 
     Arguments: those of ``nn.Conv2d``; ``groups`` other than 1 and padding that is not zeros raise
     ValueError.
@@ -51,6 +49,22 @@ class GroupedConv2d(GroupedLayer, nn.Conv2d):
         )
         self._show_gate(gate, x, y)
         return y
+
+
+class SelfGatedConv2d(GroupedConv2d):
+    """A gated convolution whose layer makes the gate; methods say how in :meth:`decide`.
+
+    They name ``nn.Conv2d`` as a base as well: MMEngine's ``init_cfg`` with ``layer='Conv2d'``
+    reaches direct subclasses alone.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x: ``[B, in_channels, H, W]``. Returns ``[B, out_channels, H', W']``."""
+        return self.convolve(*self.decide(x))
+
+    def decide(self, x: Tensor) -> tuple[Tensor, Gate]:
+        """What the convolution reads, for an input ``[B, in_channels, H, W]``, and its gate."""
+        raise NotImplementedError
 
 
 def too_few_channels(in_channels: int, out_channels: int, heads: int) -> str | None:

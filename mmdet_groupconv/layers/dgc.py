@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .conv import GroupedConv2d, too_few_channels
+from .conv import SelfGatedConv2d, too_few_channels
 from .gate import Gate
 from .gate_net import GateConv2d, GateNet, GatePool
 
@@ -37,7 +37,7 @@ class SaliencyNet(GateNet):
         return self.fc2(self.fc1(pooled).relu()).relu()
 
 
-class DGCConv2d(GroupedConv2d, nn.Conv2d):
+class DGCConv2d(SelfGatedConv2d, nn.Conv2d):
     """BN, ReLU, saliency, then a convolution whose heads read their most salient channels.
 
     Filter k belongs to head ``k mod heads``. The gate's strength is the saliency, its mask what is
@@ -105,15 +105,15 @@ class DGCConv2d(GroupedConv2d, nn.Conv2d):
         else:
             self.inactive.zero_()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x: ``[B, in_channels, H, W]``. Returns ``[B, out_channels, H', W']``."""
+    def decide(self, x: Tensor) -> tuple[Tensor, Gate]:
+        """See :class:`SelfGatedConv2d`."""
         if self.norm is not None:
             x = self.norm(x).relu()
         pooled = self.gate_pool(x)
         if self.norm is None:  # else the output would grow with the square of the input
             pooled = F.layer_norm(pooled, pooled.shape[1:])
         saliency = self.saliency(pooled)
-        return self.convolve(x, Gate(self._most_salient(saliency.detach()), saliency, self.assign))
+        return x, Gate(self._most_salient(saliency.detach()), saliency, self.assign)
 
     def _most_salient(self, saliency: Tensor) -> Tensor:
         # Without reading `inactive`, which lives on the device: the host would have to wait.

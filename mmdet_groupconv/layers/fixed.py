@@ -3,11 +3,11 @@
 import torch
 from torch import Tensor, nn
 
-from .conv import GroupedConv2d, too_few_channels
+from .conv import SelfGatedConv2d, too_few_channels
 from .gate import Gate
 
 
-class FixedGroupConv2d(GroupedConv2d, nn.Conv2d):
+class FixedGroupConv2d(SelfGatedConv2d, nn.Conv2d):
     """Contiguous groups that never change, as ``nn.Conv2d(groups=...)`` has them.
 
     Unlike that, it keeps the dense weight, so dense checkpoints load and MACs have a dense host.
@@ -36,6 +36,6 @@ class FixedGroupConv2d(GroupedConv2d, nn.Conv2d):
         """See :class:`GroupedConv2d`."""
         return too_few_channels(in_channels, out_channels, groups)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x: ``[B, in_channels, H, W]``. Returns ``[B, out_channels, H', W']``."""
-        return self.convolve(x, Gate(self.mask, assign=self.assign))
+    def decide(self, x: Tensor) -> tuple[Tensor, Gate]:
+        """See :class:`SelfGatedConv2d`."""
+        return x, Gate(self.mask, assign=self.assign)

@@ -4,11 +4,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .conv import GroupedConv2d
+from .conv import SelfGatedConv2d
 from .gate import Gate
 
 
-class FLGCConv2d(GroupedConv2d, nn.Conv2d):
+class FLGCConv2d(SelfGatedConv2d, nn.Conv2d):
     """A convolution that learns which group each channel and each filter belongs to (section 3).
 
     channel_logits: ``S [C, G]``, filter_logits: ``T [K, G]``. Forward uses the one-hot of the
@@ -40,10 +40,10 @@ class FLGCConv2d(GroupedConv2d, nn.Conv2d):
         nn.init.normal_(self.channel_logits, std=0.1)
         nn.init.normal_(self.filter_logits, std=0.1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x: ``[B, in_channels, H, W]``. Returns ``[B, out_channels, H', W']``."""
+    def decide(self, x: Tensor) -> tuple[Tensor, Gate]:
+        """See :class:`SelfGatedConv2d`."""
         mask = straight_through_one_hot(self.channel_logits).t()[None]
-        return self.convolve(x, Gate(mask, assign=straight_through_one_hot(self.filter_logits)))
+        return x, Gate(mask, assign=straight_through_one_hot(self.filter_logits))
 
 
 def straight_through_one_hot(logits: Tensor) -> Tensor:

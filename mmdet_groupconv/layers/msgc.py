@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from .conv import GroupedConv2d, too_few_channels
+from .conv import SelfGatedConv2d, too_few_channels
 from .gate import Gate
 from .gate_net import GateConv2d, GateNet, GatePool
 from .sampling import sample_gate
@@ -97,7 +97,7 @@ def make_gate(block: nn.Module, suffix: str, pooled: Tensor) -> Gate:
     return Gate(mask, None if attention is None else attention(pooled))
 
 
-class MSGCConv2d(GroupedConv2d, nn.Conv2d):
+class MSGCConv2d(SelfGatedConv2d, nn.Conv2d):
     """Our layer-local form of MSGC, for any place that takes a ``conv_cfg``.
 
     The gates come from the layer's own pooled input, so that a tower that is shared over feature
@@ -145,7 +145,7 @@ class MSGCConv2d(GroupedConv2d, nn.Conv2d):
             if isinstance(net, GateNet):
                 net.init_weights()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x: ``[B, in_channels, H, W]``. Returns ``[B, out_channels, H', W']``."""
+    def decide(self, x: Tensor) -> tuple[Tensor, Gate]:
+        """See :class:`SelfGatedConv2d`."""
         gate = make_gate(self, '', self.gate_pool(x))
-        return self.convolve(x, gate._replace(assign=self.assign))
+        return x, gate._replace(assign=self.assign)

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .conv import GroupedConv2d
+from .conv import SelfGatedConv2d
 from .gate import Gate, GroupedLayer
 
 
@@ -37,15 +37,15 @@ class SelfGrouping(GroupedLayer):
         return Gate(self.mask[None])
 
 
-class SGCConv2d(SelfGrouping, GroupedConv2d, nn.Conv2d):
+class SGCConv2d(SelfGrouping, SelfGatedConv2d, nn.Conv2d):
     """A convolution whose filters group themselves by what matters to them.
 
     groups: clusters that a pruning step forms. Other arguments: ``nn.Conv2d``'s.
     """
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x: ``[B, in_channels, H, W]``. Returns ``[B, out_channels, H', W']``."""
-        return self.convolve(x, self._gate())
+    def decide(self, x: Tensor) -> tuple[Tensor, Gate]:
+        """See :class:`SelfGatedConv2d`."""
+        return x, self._gate()
 
 
 class SGCLinear(SelfGrouping, nn.Linear):
