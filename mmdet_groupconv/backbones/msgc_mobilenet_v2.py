@@ -34,10 +34,15 @@ class MSGCInvertedResidual(InvertedResidual):
         add_gate_nets(self, '', in_channels, mid_channels, heads, self.reduction, attention)
         self.readers = hidden_readers(self)
 
+    def gates(self, x: Tensor) -> list[Gate | None]:
+        """One a convolution, from the block's input. x: ``[B, in_channels, H, W]``."""
+        ungated = [None] * (2 if self.with_expand_conv else 1)
+        return [*ungated, make_gate(self, '', self.gate_pool(x))]
+
     def forward(self, x: Tensor) -> Tensor:
         """x: ``[B, in_channels, H, W]``. Returns ``[B, out_channels, H', W']``."""
         # Outside of the checkpoint: drawn once, and the MAC loss reaches the gate nets.
-        gate = make_gate(self, '', self.gate_pool(x))
+        gate = self.gates(x)[-1]
         if self.with_cp and x.requires_grad:
             return checkpoint(self._project, x, gate, use_reentrant=False)
         return self._project(x, gate)

@@ -1,0 +1,68 @@
+"""Convolutions one after the other, of which later ones tell earlier ones what they need."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..layers import Gate
+from .maps import FeatureMap
+from .static import StaticConv
+from .unit import Unit
+
+
+class Chain(nn.Module):
+    """Units that nothing else looks into: an output that no later unit reads is not computed."""
+
+    def __init__(self, units: Sequence[Unit]) -> None:
+        super().__init__()
+        self.units = nn.ModuleList(units)
+        self.per_image = any(unit.per_image for unit in units)
+        needed = None
+        for unit in reversed(units):
+            if needed is not None and isinstance(unit, StaticConv):
+                unit.drop(needed)
+            needed = None if unit.per_image else unit.reads(None, needed)
+
+    def forward(
+        self, x: Tensor, gates: Sequence[Gate | None] | None = None, out: Tensor | None = None
+    ) -> Tensor:
+        """x: ``[B, C, H, W]``. gates: for the batch, one a unit, where the host makes them.
+
+        out: where given, the last unit's outputs are added onto it, in place, before its
+        activation. Returns ``[B, K, H', W']``.
+        """
+        x = x.contiguous(memory_format=torch.channels_last)
+        gates = [None] * len(self.units) if gates is None else gates
+        if len(x) == 1 or not self.per_image:
+            return self._run(x, gates, out)
+        done = [
+            self._run(
+                x[i : i + 1],
+                [None if gate is None else _of_image(gate, i) for gate in gates],
+                None if out is None else out[i : i + 1],
+            )
+            for i in range(len(x))
+        ]
+        return torch.cat(done) if out is None else out
+
+    def _run(self, x: Tensor, gates: Sequence[Gate | None], out: Tensor | None) -> Tensor:
+        needed: list[Tensor | None] = [None] * len(self.units)
+        for i in range(len(self.units) - 1, 0, -1):
+            needed[i - 1] = _one_at_least(self.units[i].reads(gates[i], needed[i]))
+        y, last = FeatureMap(x), len(self.units) - 1
+        for i, unit in enumerate(self.units):
+            y = unit.run(y, gates[i], needed[i], out if i == last else None)
+        return y.in_order(self.units[-1].out_channels)
+
+
+def _of_image(gate: Gate, image: int) -> Gate:
+    strength = None if gate.strength is None else gate.strength[image : image + 1]
+    return Gate(gate.mask[image : image + 1], strength, gate.assign)
+
+
+def _one_at_least(read: Tensor | None) -> Tensor | None:
+    if read is not None and not read.any():
+        read = read.clone()
+        read[0] = True  # an empty map is no map
+    return read

@@ -1,0 +1,150 @@
+"""Convolutions whose connections are the same for every image."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from scipy.cluster.hierarchy import fcluster, linkage
+from torch import Tensor
+
+from ..layers import Gate
+from .fastest import Fastest
+from .fused import Activation, Geometry, convolve, convolve_onto
+from .maps import FeatureMap, gather
+from .unit import Unit
+
+_MOST_BUNDLES = 32
+
+
+class Bundle(NamedTuple):
+    """Filters that are computed together, and the channels that at least one of them reads.
+
+    channels: ``[n]``, None for all. weight: ``[k, n, kh, kw]``. bias: ``[k]``.
+    """
+
+    channels: Tensor | None
+    weight: Tensor
+    bias: Tensor
+
+
+class StaticConv(Unit):
+    """Runs bundles of filters, each on the channels that it reads.
+
+    How many bundles (1 is a dense convolution with zeros in it) is tried on first use.
+
+    connections: ``[K, C]``, what the weights are multiplied by; None for a dense convolution.
+    """
+
+    def __init__(
+        self,
+        weight: Tensor,
+        bias: Tensor,
+        geometry: Geometry,
+        activation: Activation,
+        connections: Tensor | None = None,
+    ) -> None:
+        if connections is not None:
+            weight = weight * connections[..., None, None]
+        super().__init__(weight, bias, geometry, activation)
+        self.connected = None if connections is None else connections != 0
+        self.filters = None  # those that are left of out_channels
+        self.forms = Fastest()
+        self._kept: dict[int, tuple[list[Bundle], Tensor | None]] = {}
+        self.labels = self._label()
+
+    def reads(self, gate: Gate | None, needed: Tensor | None) -> Tensor | None:
+        """See :class:`Unit`."""
+        return None if self.connected is None else self.connected.any(dim=0)
+
+    def drop(self, needed: Tensor) -> None:
+        """Leave out the outputs that are not `needed`, ``[K]`` bool, for good."""
+        keep = needed.nonzero()[:, 0]
+        if len(keep) == len(needed) or self.geometry.groups > 1:
+            return
+        self.filters = keep
+        self.weight, self.bias = self.weight[keep], self.bias[keep]
+        if self.connected is not None:
+            self.connected = self.connected[keep]
+        self.labels = self._label()
+
+    def run(
+        self, x: FeatureMap, gate: Gate | None, needed: Tensor | None, out: Tensor | None
+    ) -> FeatureMap:
+        """See :class:`Unit`."""
+        bundlings = {}  # of those that are tried, the fastest is kept
+
+        def run(number: int, out: Tensor | None) -> FeatureMap:
+            bundling = self._kept.get(number) or bundlings.get(number)
+            if bundling is None:
+                bundling = bundlings[number] = self._bundles(number)
+            return self._run(bundling, x, out)
+
+        number = self.forms.choose(x.data, self.labels, run, out)
+        y = run(number, out)
+        self._kept[number] = self._kept.get(number) or bundlings[number]
+        return y
+
+    def _run(
+        self, bundling: tuple[list[Bundle], Tensor | None], x: FeatureMap, out: Tensor | None
+    ) -> FeatureMap:
+        bundles, order = bundling
+        places = x.positions(self.in_channels)
+        if len(bundles) == 1:
+            read = self._read(x.data, bundles[0], places)
+            if out is None:
+                y = convolve(read, *bundles[0][1:], self.geometry, self.activation)
+                return FeatureMap(y, order)
+            convolve_onto(out, read, *bundles[0][1:], self.geometry, self.activation)
+            return FeatureMap(out)
+        activation = self.before_finish(out)
+        parts = [
+            convolve(self._read(x.data, bundle, places), *bundle[1:], self.geometry, activation)
+            for bundle in bundles
+        ]
+        return self.finish(FeatureMap(torch.cat(parts, dim=1), order), out)
+
+    def _read(self, x: Tensor, bundle: Bundle, places: Tensor | None) -> Tensor:
+        if bundle.channels is None:
+            return x if places is None else gather(x, places)
+        return gather(x, bundle.channels if places is None else places[bundle.channels])
+
+    def _bundles(self, number: int) -> tuple[list[Bundle], Tensor | None]:
+        labels, bundles, rows = self.labels[number], [], []
+        for label in labels.unique():
+            own = (labels == label).nonzero()[:, 0]
+            rows.append(own)
+            weight, channels = self.weight[own], None
+            if self.connected is not None:
+                channels = self.connected[own].any(dim=0).nonzero()[:, 0]
+                if len(channels) == 0:
+                    channels = channels.new_zeros(1)
+                if len(channels) == self.in_channels:
+                    channels = None
+            if channels is not None:
+                weight = gather(weight, channels)
+            weight = weight.contiguous(memory_format=torch.channels_last)
+            bundles.append(Bundle(channels, weight, self.bias[own]))
+        order = torch.cat(rows)
+        if self.filters is not None:
+            order = self.filters[order]
+        in_order = self.filters is None and bool((order.diff() > 0).all())
+        return bundles, None if in_order else order
+
+    def _label(self) -> dict[int, Tensor]:
+        """The bundle of each filter, ``[K]``, by the number of bundles."""
+        device = self.weight.device
+        labels = {1: torch.zeros(len(self.weight), dtype=torch.int64, device=device)}
+        if self.connected is None or bool(self.connected.all()):
+            return labels
+        patterns, pattern_of = np.unique(self.connected.cpu().numpy(), axis=0, return_inverse=True)
+        if len(patterns) == 1:
+            return labels
+        tree = linkage(patterns, method='average', metric='hamming')
+        number = min(len(patterns), _MOST_BUNDLES)
+        while number > 1:
+            clusters = fcluster(tree, number, criterion='maxclust')
+            labels[int(clusters.max())] = torch.from_numpy(
+                clusters[pattern_of.reshape(-1)].astype(np.int64)
+            ).to(device)
+            number //= 2
+        return labels

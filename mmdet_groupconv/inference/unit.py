@@ -1,0 +1,75 @@
+"""What one convolution is in a compact network."""
+
+import torch
+from torch import Tensor, nn
+
+from ..layers import Gate
+from .fused import NONE, Activation, Geometry, convolve
+from .maps import FeatureMap
+
+
+class Unit(nn.Module):
+    """A convolution with the norm folded in and the activation fused, that skips idle channels.
+
+    weight: ``[K, C, kh, kw]``. bias: ``[K]``. per_image: class attribute, whether the images of a
+    batch have to be run one by one.
+    """
+
+    per_image = False
+
+    def __init__(
+        self, weight: Tensor, bias: Tensor, geometry: Geometry, activation: Activation
+    ) -> None:
+        super().__init__()
+        self.register_buffer('weight', weight.contiguous(memory_format=torch.channels_last))
+        self.register_buffer('bias', bias)
+        self.geometry, self.activation = geometry, activation
+        self.out_channels = weight.size(0)
+        self.in_channels = weight.size(1) * geometry.groups
+
+    def reads(self, gate: Gate | None, needed: Tensor | None) -> Tensor | None:
+        """Which input channels are read, ``[C]`` bool, for the outputs that are `needed`, ``[K]``.
+
+        None stands for all, in both.
+        """
+        return None
+
+    def run(
+        self, x: FeatureMap, gate: Gate | None, needed: Tensor | None, out: Tensor | None
+    ) -> FeatureMap:
+        """The outputs that are needed, or more of them.
+
+        out: where given, ``[B, K, H', W']``, all outputs are added onto it, in place, before the
+        activation.
+        """
+        raise NotImplementedError
+
+    def finish(self, y: FeatureMap, out: Tensor | None) -> FeatureMap:
+        """Add outputs that were not activated yet onto `out`, where that is given."""
+        if out is None:
+            return y
+        out.add_(y.in_order(self.out_channels))
+        return FeatureMap(self.activation.plain(out))
+
+    def before_finish(self, out: Tensor | None) -> Activation:
+        """The activation that goes into the convolution itself."""
+        return self.activation if out is None else NONE
+
+
+class DepthwiseConv(Unit):
+    """A filter a channel: it computes the channels that are there."""
+
+    def reads(self, gate: Gate | None, needed: Tensor | None) -> Tensor | None:
+        """See :class:`Unit`."""
+        return needed
+
+    def run(
+        self, x: FeatureMap, gate: Gate | None, needed: Tensor | None, out: Tensor | None
+    ) -> FeatureMap:
+        """See :class:`Unit`."""
+        weight, bias = self.weight, self.bias
+        if x.channels is not None:
+            weight, bias = weight.index_select(0, x.channels), bias.index_select(0, x.channels)
+        geometry = self.geometry._replace(groups=len(weight))
+        y = convolve(x.data, weight, bias, geometry, self.before_finish(out))
+        return self.finish(FeatureMap(y, x.channels), out)
