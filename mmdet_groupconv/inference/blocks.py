@@ -31,11 +31,12 @@ class CompactBlock(nn.Module):
         """x: ``[B, C, H, W]``. Returns ``[B, K, H', W']``."""
         x = x.contiguous(memory_format=torch.channels_last)
         gates = None if self.gates_of is None else self.gates_of.gates(x)
+        return self.chain(x, gates, self._start(x))
+
+    def _start(self, x: Tensor) -> Tensor:
         if self.shortcut is not None:
-            out = self.shortcut(x)
-        else:
-            out = x if self.owns_input else x.clone()
-        return self.chain(x, gates, out)
+            return self.shortcut(x)
+        return x if self.owns_input else x.clone()
 
 
 class CompactBranch(nn.Module):

@@ -53,7 +53,7 @@ class Chain(nn.Module):
         y, last = FeatureMap(x), len(self.units) - 1
         for i, unit in enumerate(self.units):
             y = unit.run(y, gates[i], needed[i], out if i == last else None)
-        return y.in_order(self.units[-1].out_channels)
+        return y.in_order(self.units[-1].out_channels, self.units[-1].pool)
 
 
 def _of_image(gate: Gate, image: int) -> Gate:

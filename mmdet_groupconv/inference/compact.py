@@ -15,6 +15,7 @@ from ..backbones.grouped_blocks import (
 )
 from ..backbones.msgc_mobilenet_v2 import MSGCInvertedResidual
 from ..backbones.msgc_resnet import MSGCBasicBlock, MSGCBottleneck
+from ..layers import GatePool
 from .blocks import (
     CompactBranch,
     compact_conv_module,
@@ -24,6 +25,9 @@ from .blocks import (
 from .chain import Chain
 from .folding import can_fold, units_of
 from .fused import NONE, activation_of
+from .maps import MatrixPool
+from .pool import MapPool
+from .unit import Unit
 
 # By exact type: a subclass may well compute something else.
 _RESIDUALS = (
@@ -49,7 +53,13 @@ def compact(model: nn.Module) -> nn.Module:
     """
     model = copy.deepcopy(model).requires_grad_(False)
     model.eval()
-    return _compact(model, {}, owns_input=False)
+    model, pool = _compact(model, {}, owns_input=False), MapPool()
+    for module in model.modules():
+        if isinstance(module, Unit):
+            module.pool = pool
+        if isinstance(getattr(module, 'gate_pool', None), GatePool):
+            module.gate_pool = MatrixPool()
+    return model
 
 
 def _compact(module: nn.Module, done: dict[nn.Module, nn.Module], owns_input: bool) -> nn.Module:

@@ -47,7 +47,9 @@ def units_of(
     if groups is None:
         filters = torch.arange(conv.out_channels, device=weight.device)
         groups = filters * gate.mask.size(1) // conv.out_channels
-    return [SelfGatedConv(conv, *arguments, groups)]
+    norm = getattr(conv, 'norm', None)
+    before = None if norm is None else _scale_and_shift(norm)
+    return [SelfGatedConv(conv, before, *arguments, groups)]
 
 
 def can_fold(norm: nn.Module | None) -> bool:
@@ -67,13 +69,19 @@ def _fold(conv: nn.Conv2d, norm: nn.Module | None) -> tuple[Tensor, Tensor]:
     bias = weight.new_zeros(len(weight)) if conv.bias is None else conv.bias.detach().clone()
     if norm is None or isinstance(norm, nn.Identity):
         return weight, bias
+    scale, shift = _scale_and_shift(norm)
+    return weight * scale[:, None, None, None], bias * scale + shift
+
+
+def _scale_and_shift(norm: _BatchNorm) -> tuple[Tensor, Tensor]:
     scale = (norm.running_var + norm.eps).rsqrt()
-    if norm.weight is not None:
-        scale = scale * norm.weight.detach()
-    shift = 0 if norm.bias is None else norm.bias.detach()
-    return weight * scale[:, None, None, None], (bias - norm.running_mean) * scale + shift
+    shift = -norm.running_mean * scale
+    if norm.affine:
+        scale, shift = scale * norm.weight.detach(), shift * norm.weight.detach()
+        shift = shift + norm.bias.detach()
+    return scale, shift
 
 
 def _show_gate(conv: SelfGatedConv2d) -> Gate:
     with torch.no_grad():
-        return conv.decide(conv.weight.new_zeros(1, conv.in_channels, 1, 1))[1]
+        return conv.gate(conv.weight.new_zeros(1, conv.in_channels, 1, 1))

@@ -11,6 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .pool import MapPool
+
 
 class Geometry(NamedTuple):
     """How a convolution moves over the map; fields as ``nn.Conv2d``'s, in pairs."""
@@ -42,12 +44,21 @@ def activation_of(module: nn.Module | None) -> Activation | None:
 
 
 def convolve(
-    x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry, activation: Activation
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    geometry: Geometry,
+    activation: Activation,
+    pool: MapPool,
 ) -> Tensor:
     """``activation(conv(x))``; ``[B, C, H, W]`` channels-last -> ``[B, K, H', W']``."""
     if not _has_fused_calls(x):
-        y = F.conv2d(x, weight, bias, *geometry)
-        return activation.plain(y)
+        return activation.plain(F.conv2d(x, weight, bias, *geometry))
+    shape = _shape(x, weight, geometry)
+    if pool.serves(x, shape):  # the fused calls write to memory of their own, unless they add
+        out = pool.empty(x, shape).zero_()
+        convolve_onto(out, x, weight, bias, geometry, activation)
+        return out
     return _CONV(x, weight, bias, *_in_onednn_order(geometry), *activation[:2], '')
 
 
@@ -59,14 +70,24 @@ def convolve_onto(
     geometry: Geometry,
     activation: Activation,
 ) -> None:
-    """``out = activation(out + conv(x))``, in place: large maps are costly to allocate."""
-    if not _has_fused_calls(x) or activation not in (NONE, RELU):
+    """``out = activation(out + conv(x))``, in place."""
+    if not _has_fused_calls(x):
         activation.plain(out.add_(F.conv2d(x, weight, bias, *geometry)))
         return
-    name = None if activation is NONE else activation.name
-    _CONV_ADD_(
-        out, x, weight, bias, *_in_onednn_order(geometry), 'add', 1.0, name, activation.scalars, ''
+    fused = 'relu' if activation is RELU else None
+    _CONV_ADD_(out, x, weight, bias, *_in_onednn_order(geometry), 'add', 1.0, fused, [], '')
+    if fused is None:
+        activation.plain(out)
+
+
+def _shape(x: Tensor, weight: Tensor, geometry: Geometry) -> tuple[int, int, int, int]:
+    height, width = (
+        (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+        for size, kernel, stride, padding, dilation in zip(
+            x.shape[2:], weight.shape[2:], *geometry[:3], strict=True
+        )
     )
+    return x.size(0), weight.size(0), height, width
 
 
 def _find(name: str, overload: str) -> Callable | None:

@@ -6,7 +6,7 @@ from torch import Tensor
 from ..layers import Gate, SelfGatedConv2d
 from .fastest import Fastest
 from .fused import Activation, Geometry, convolve, convolve_onto
-from .maps import FeatureMap, gather
+from .maps import FeatureMap, gather, join, pixels, take_filters
 from .unit import Unit
 
 
@@ -71,15 +71,15 @@ class GatedConv(Unit):
         value, groups, bias = gate.value[0], self.groups, self.bias
         weight = self.weight
         if rows is not None:
-            weight, groups = weight.index_select(0, rows), groups[rows]
+            weight, groups = take_filters(weight, rows), groups[rows]
             bias = bias.index_select(0, rows)
         if x.channels is not None:
-            weight, value = gather(weight, x.channels), value.index_select(1, x.channels)
+            weight, value = gather(weight, x.channels, self.pool), value.index_select(1, x.channels)
         weight = weight * (value if len(value) == 1 else value[groups])[..., None, None]
         if out is not None and self.order is None:
             convolve_onto(out, x.data, weight, bias, self.geometry, self.activation)
             return FeatureMap(out)
-        y = convolve(x.data, weight, bias, self.geometry, self.before_finish(out))
+        y = convolve(x.data, weight, bias, self.geometry, self.before_finish(out), self.pool)
         return self.finish(FeatureMap(y, self._ids(rows)), out)
 
     def _heads(
@@ -97,17 +97,19 @@ class GatedConv(Unit):
             channels = opened[head].nonzero()[:, 0]
             if len(channels) == 0:
                 channels = channels.new_zeros(1) if places is None else x.channels[:1]
-            weight = gather(weight, channels) * value[head, channels][:, None, None]
+            weight = gather(weight, channels, self.pool) * value[head, channels][:, None, None]
             read = x.data
             if len(channels) < read.size(1):
-                read = gather(read, channels if places is None else places[channels])
+                read = gather(read, channels if places is None else places[channels], self.pool)
             elif places is not None:
-                weight = gather(weight, places[channels].argsort())
+                weight = gather(weight, places[channels].argsort(), self.pool)
             if alone and out is not None:
                 convolve_onto(out, read, weight, bias, self.geometry, self.activation)
                 return FeatureMap(out)
-            parts.append(convolve(read, weight, bias, self.geometry, self.before_finish(out)))
-        y = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+            parts.append(
+                convolve(read, weight, bias, self.geometry, self.before_finish(out), self.pool)
+            )
+        y = join(parts, self.pool)
         return self.finish(FeatureMap(y, self._ids(rows)), out)
 
     def _filters(
@@ -116,7 +118,7 @@ class GatedConv(Unit):
         if rows is None:
             return self.weight[start : start + size], self.bias[start : start + size]
         rows = rows[(rows >= start) & (rows < start + size)]
-        return self.weight.index_select(0, rows), self.bias.index_select(0, rows)
+        return take_filters(self.weight, rows), self.bias.index_select(0, rows)
 
     def _ids(self, rows: Tensor | None) -> Tensor | None:
         if rows is None or self.order is None:
@@ -127,14 +129,17 @@ class GatedConv(Unit):
 class SelfGatedConv(GatedConv):
     """One that makes the gate from its own input, which is computed in full for that.
 
-    layer: what decides; its own weight is not used.
+    layer: what decides; its own weight is not used. before: the scale and the shift, ``[C]``, of a
+    norm that comes before the convolution, with a ReLU.
     """
 
-    def __init__(self, layer: SelfGatedConv2d, *args) -> None:
+    def __init__(self, layer: SelfGatedConv2d, before: tuple[Tensor, Tensor] | None, *args) -> None:
         super().__init__(*args)
         self.layer = layer
         del layer.weight, layer.bias
-        self.train(layer.training)
+        scale, shift = before or (None, None)
+        self.register_buffer('scale', scale)
+        self.register_buffer('shift', shift)
 
     def reads(self, gate: Gate | None, needed: Tensor | None) -> Tensor | None:
         """See :class:`Unit`."""
@@ -144,5 +149,12 @@ class SelfGatedConv(GatedConv):
         self, x: FeatureMap, gate: Gate | None, needed: Tensor | None, out: Tensor | None
     ) -> FeatureMap:
         """See :class:`Unit`."""
-        data, gate = self.layer.decide(x.in_order(self.in_channels))
-        return super().run(FeatureMap(data), gate, needed, out)
+        data = x.in_order(self.in_channels, self.pool)
+        if self.scale is not None:
+            data = self._normalise(data)
+        return super().run(FeatureMap(data), self.layer.gate(data), needed, out)
+
+    def _normalise(self, x: Tensor) -> Tensor:
+        y = self.pool.empty(x, x.shape) if self.pool.serves(x, x.shape) else torch.empty_like(x)
+        torch.addcmul(self.shift, pixels(x), self.scale, out=pixels(y))
+        return y.relu_()

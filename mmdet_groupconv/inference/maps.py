@@ -3,11 +3,16 @@
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from .pool import MapPool
 
 
 class FeatureMap(NamedTuple):
-    """data: ``[B, n, H, W]``, channels-last. channels: ``[n]``, which ones; None for all, in order."""
+    """Some channels of a map.
+
+    data: ``[B, n, H, W]``, channels-last. channels: ``[n]``, which ones; None for all, in order.
+    """
 
     data: Tensor
     channels: Tensor | None = None
@@ -20,20 +25,59 @@ class FeatureMap(NamedTuple):
         places[self.channels] = torch.arange(len(self.channels), device=places.device)
         return places
 
-    def in_order(self, total: int) -> Tensor:
+    def in_order(self, total: int, pool: MapPool) -> Tensor:
         """All `total` channels in their own order."""
         if self.channels is None:
             return self.data
-        return gather(self.data, self.positions(total))
+        return gather(self.data, self.positions(total), pool)
 
 
-def gather(x: Tensor, index: Tensor) -> Tensor:
+def gather(x: Tensor, index: Tensor, pool: MapPool) -> Tensor:
     """Channels `index` of ``[B, C, H, W]``, channels-last.
 
     As a matrix with a row a pixel: 5 to 40 times faster than on four dimensions.
     """
     if torch.onnx.is_in_onnx_export():
         return x.index_select(1, index)
-    batch, channels, height, width = x.shape
-    pixels = x.permute(0, 2, 3, 1).reshape(-1, channels)
-    return pixels.index_select(1, index).view(batch, height, width, -1).permute(0, 3, 1, 2)
+    batch, _, height, width = x.shape
+    shape = batch, len(index), height, width
+    if pool.serves(x, shape):
+        out = pool.empty(x, shape)
+        torch.index_select(pixels(x), 1, index, out=pixels(out))
+        return out
+    return pixels(x).index_select(1, index).view(batch, height, width, -1).permute(0, 3, 1, 2)
+
+
+def join(parts: list[Tensor], pool: MapPool) -> Tensor:
+    """Maps side by side, channels after channels."""
+    if len(parts) == 1:
+        return parts[0]
+    shape = list(parts[0].shape)
+    shape[1] = sum(part.size(1) for part in parts)
+    if pool.serves(parts[0], shape):
+        out = pool.empty(parts[0], shape)
+        return torch.cat(parts, dim=1, out=out)
+    return torch.cat(parts, dim=1)
+
+
+def pixels(x: Tensor) -> Tensor:
+    """``[B, C, H, W]``, channels-last, as a matrix with a row a pixel, ``[B*H*W, C]``."""
+    return x.permute(0, 2, 3, 1).reshape(-1, x.size(1))
+
+
+def take_filters(weight: Tensor, rows: Tensor) -> Tensor:
+    """Some filters of ``[K, C, kh, kw]``, channels-last as before."""
+    filters, channels, *kernel = weight.shape
+    flat = weight.permute(0, 2, 3, 1).reshape(filters, -1).index_select(0, rows)
+    return flat.view(len(rows), *kernel, channels).permute(0, 3, 1, 2)
+
+
+class MatrixPool(nn.Module):
+    """Global average pooling of channels-last maps, up to three times as fast as PyTorch's."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, C, H, W]`` -> ``[B, C, 1, 1]``."""
+        batch, channels, height, width = x.shape
+        rows = pixels(x).view(batch, height * width, channels)
+        means = x.new_full((batch, 1, height * width), 1 / (height * width)) @ rows
+        return means.view(batch, channels, 1, 1)

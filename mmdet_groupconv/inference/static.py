@@ -10,7 +10,7 @@ from torch import Tensor
 from ..layers import Gate
 from .fastest import Fastest
 from .fused import Activation, Geometry, convolve, convolve_onto
-from .maps import FeatureMap, gather
+from .maps import FeatureMap, gather, join
 from .unit import Unit
 
 _MOST_BUNDLES = 32
@@ -92,21 +92,27 @@ class StaticConv(Unit):
         if len(bundles) == 1:
             read = self._read(x.data, bundles[0], places)
             if out is None:
-                y = convolve(read, *bundles[0][1:], self.geometry, self.activation)
+                y = convolve(read, *bundles[0][1:], self.geometry, self.activation, self.pool)
                 return FeatureMap(y, order)
             convolve_onto(out, read, *bundles[0][1:], self.geometry, self.activation)
             return FeatureMap(out)
         activation = self.before_finish(out)
         parts = [
-            convolve(self._read(x.data, bundle, places), *bundle[1:], self.geometry, activation)
+            convolve(
+                self._read(x.data, bundle, places),
+                *bundle[1:],
+                self.geometry,
+                activation,
+                self.pool,
+            )
             for bundle in bundles
         ]
-        return self.finish(FeatureMap(torch.cat(parts, dim=1), order), out)
+        return self.finish(FeatureMap(join(parts, self.pool), order), out)
 
     def _read(self, x: Tensor, bundle: Bundle, places: Tensor | None) -> Tensor:
         if bundle.channels is None:
-            return x if places is None else gather(x, places)
-        return gather(x, bundle.channels if places is None else places[bundle.channels])
+            return x if places is None else gather(x, places, self.pool)
+        return gather(x, bundle.channels if places is None else places[bundle.channels], self.pool)
 
     def _bundles(self, number: int) -> tuple[list[Bundle], Tensor | None]:
         labels, bundles, rows = self.labels[number], [], []
@@ -121,7 +127,7 @@ class StaticConv(Unit):
                 if len(channels) == self.in_channels:
                     channels = None
             if channels is not None:
-                weight = gather(weight, channels)
+                weight = gather(weight, channels, self.pool)
             weight = weight.contiguous(memory_format=torch.channels_last)
             bundles.append(Bundle(channels, weight, self.bias[own]))
         order = torch.cat(rows)

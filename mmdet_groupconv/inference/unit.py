@@ -5,14 +5,15 @@ from torch import Tensor, nn
 
 from ..layers import Gate
 from .fused import NONE, Activation, Geometry, convolve
-from .maps import FeatureMap
+from .maps import FeatureMap, take_filters
+from .pool import MapPool
 
 
 class Unit(nn.Module):
     """A convolution with the norm folded in and the activation fused, that skips idle channels.
 
-    weight: ``[K, C, kh, kw]``. bias: ``[K]``. per_image: class attribute, whether the images of a
-    batch have to be run one by one.
+    weight: ``[K, C, kh, kw]``. bias: ``[K]``. pool: of the whole network. per_image: class
+    attribute, whether the images of a batch have to be run one by one.
     """
 
     per_image = False
@@ -26,6 +27,7 @@ class Unit(nn.Module):
         self.geometry, self.activation = geometry, activation
         self.out_channels = weight.size(0)
         self.in_channels = weight.size(1) * geometry.groups
+        self.pool = MapPool()
 
     def reads(self, gate: Gate | None, needed: Tensor | None) -> Tensor | None:
         """Which input channels are read, ``[C]`` bool, for the outputs that are `needed`, ``[K]``.
@@ -48,7 +50,7 @@ class Unit(nn.Module):
         """Add outputs that were not activated yet onto `out`, where that is given."""
         if out is None:
             return y
-        out.add_(y.in_order(self.out_channels))
+        out.add_(y.in_order(self.out_channels, self.pool))
         return FeatureMap(self.activation.plain(out))
 
     def before_finish(self, out: Tensor | None) -> Activation:
@@ -69,7 +71,7 @@ class DepthwiseConv(Unit):
         """See :class:`Unit`."""
         weight, bias = self.weight, self.bias
         if x.channels is not None:
-            weight, bias = weight.index_select(0, x.channels), bias.index_select(0, x.channels)
+            weight, bias = take_filters(weight, x.channels), bias.index_select(0, x.channels)
         geometry = self.geometry._replace(groups=len(weight))
-        y = convolve(x.data, weight, bias, geometry, self.before_finish(out))
+        y = convolve(x.data, weight, bias, geometry, self.before_finish(out), self.pool)
         return self.finish(FeatureMap(y, x.channels), out)

@@ -52,7 +52,7 @@ class GroupedConv2d(GroupedLayer, nn.Conv2d):
 
 
 class SelfGatedConv2d(GroupedConv2d):
-    """A gated convolution whose layer makes the gate; methods say how in :meth:`decide`.
+    """A gated convolution whose layer makes the gate; methods say how in :meth:`gate`.
 
     They name ``nn.Conv2d`` as a base as well: MMEngine's ``init_cfg`` with ``layer='Conv2d'``
     reaches direct subclasses alone.
@@ -60,10 +60,15 @@ class SelfGatedConv2d(GroupedConv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: ``[B, in_channels, H, W]``. Returns ``[B, out_channels, H', W']``."""
-        return self.convolve(*self.decide(x))
+        x = self.prepare(x)
+        return self.convolve(x, self.gate(x))
 
-    def decide(self, x: Tensor) -> tuple[Tensor, Gate]:
-        """What the convolution reads, for an input ``[B, in_channels, H, W]``, and its gate."""
+    def prepare(self, x: Tensor) -> Tensor:
+        """What comes before the convolution. ``[B, in_channels, H, W]`` -> the same shape."""
+        return x
+
+    def gate(self, x: Tensor) -> Gate:
+        """The gate for what was prepared."""
         raise NotImplementedError
 
 

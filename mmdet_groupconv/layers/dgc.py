@@ -105,15 +105,17 @@ class DGCConv2d(SelfGatedConv2d, nn.Conv2d):
         else:
             self.inactive.zero_()
 
-    def decide(self, x: Tensor) -> tuple[Tensor, Gate]:
+    def prepare(self, x: Tensor) -> Tensor:
         """See :class:`SelfGatedConv2d`."""
-        if self.norm is not None:
-            x = self.norm(x).relu()
+        return x if self.norm is None else F.relu(self.norm(x), inplace=True)
+
+    def gate(self, x: Tensor) -> Gate:
+        """See :class:`SelfGatedConv2d`."""
         pooled = self.gate_pool(x)
         if self.norm is None:  # else the output would grow with the square of the input
             pooled = F.layer_norm(pooled, pooled.shape[1:])
         saliency = self.saliency(pooled)
-        return x, Gate(self._most_salient(saliency.detach()), saliency, self.assign)
+        return Gate(self._most_salient(saliency.detach()), saliency, self.assign)
 
     def _most_salient(self, saliency: Tensor) -> Tensor:
         # Without reading `inactive`, which lives on the device: the host would have to wait.

@@ -36,6 +36,6 @@ class FixedGroupConv2d(SelfGatedConv2d, nn.Conv2d):
         """See :class:`GroupedConv2d`."""
         return too_few_channels(in_channels, out_channels, groups)
 
-    def decide(self, x: Tensor) -> tuple[Tensor, Gate]:
+    def gate(self, x: Tensor) -> Gate:
         """See :class:`SelfGatedConv2d`."""
-        return x, Gate(self.mask, assign=self.assign)
+        return Gate(self.mask, assign=self.assign)

@@ -40,10 +40,10 @@ class FLGCConv2d(SelfGatedConv2d, nn.Conv2d):
         nn.init.normal_(self.channel_logits, std=0.1)
         nn.init.normal_(self.filter_logits, std=0.1)
 
-    def decide(self, x: Tensor) -> tuple[Tensor, Gate]:
+    def gate(self, x: Tensor) -> Gate:
         """See :class:`SelfGatedConv2d`."""
         mask = straight_through_one_hot(self.channel_logits).t()[None]
-        return x, Gate(mask, assign=straight_through_one_hot(self.filter_logits))
+        return Gate(mask, assign=straight_through_one_hot(self.filter_logits))
 
 
 def straight_through_one_hot(logits: Tensor) -> Tensor:

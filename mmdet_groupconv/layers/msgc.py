@@ -145,7 +145,7 @@ class MSGCConv2d(SelfGatedConv2d, nn.Conv2d):
             if isinstance(net, GateNet):
                 net.init_weights()
 
-    def decide(self, x: Tensor) -> tuple[Tensor, Gate]:
+    def gate(self, x: Tensor) -> Gate:
         """See :class:`SelfGatedConv2d`."""
         gate = make_gate(self, '', self.gate_pool(x))
-        return x, gate._replace(assign=self.assign)
+        return gate._replace(assign=self.assign)

@@ -33,7 +33,8 @@ class SelfGrouping(GroupedLayer):
         """Importance of each channel to each filter, ``[K, C]``: ``sum |W|`` of what is left."""
         return self.weight.detach().abs().flatten(2).sum(dim=2) * self.mask
 
-    def _gate(self) -> Gate:
+    def gate(self, x: Tensor) -> Gate:
+        """The mask, whatever the input."""
         return Gate(self.mask[None])
 
 
@@ -42,10 +43,6 @@ class SGCConv2d(SelfGrouping, SelfGatedConv2d, nn.Conv2d):
 
     groups: clusters that a pruning step forms. Other arguments: ``nn.Conv2d``'s.
     """
-
-    def decide(self, x: Tensor) -> tuple[Tensor, Gate]:
-        """See :class:`SelfGatedConv2d`."""
-        return x, self._gate()
 
 
 class SGCLinear(SelfGrouping, nn.Linear):
@@ -61,5 +58,5 @@ class SGCLinear(SelfGrouping, nn.Linear):
     def forward(self, x: Tensor) -> Tensor:
         """x: ``[B, in_features]``. Returns ``[B, out_features]``."""
         y = F.linear(x, self.weight * self.mask, self.bias)
-        self._show_gate(self._gate(), x, y)
+        self._show_gate(self.gate(x), x, y)
         return y
