@@ -19,6 +19,8 @@ from mmengine.runner import Runner, find_latest_checkpoint
 from torch import nn
 
 from ..checkpoints import check_fit, grouping_keys, read_state_dict, trimmed_keys
+from ..inference import compact
+from .mac_ratio_hook import MACRatioHook, bare_model
 
 _CLASSIFIERS = ('fc.', 'classifier.', 'head.')
 
@@ -81,6 +83,21 @@ def build_runner(cfg: Config, modes: tuple[str, ...]) -> Runner:
 def save_predictions(runner: Runner, path: str) -> None:
     """Have a test write its predictions to a ``.pkl`` file, as MMDetection's ``--out`` does."""
     runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=path))
+
+
+def drop_mac_hooks(cfg: Config) -> None:
+    """Take out of a config the hooks that need the gates of its model."""
+    cfg.custom_hooks = [
+        hook
+        for hook in cfg.get('custom_hooks') or []
+        if not issubclass(HOOKS.get(hook['type']), MACRatioHook)
+    ]
+
+
+def compact_model(runner: Runner) -> None:
+    """Load the runner's checkpoint, then have it run the compact form of its model."""
+    runner.load_or_resume()
+    runner.model = compact(bare_model(runner))
 
 
 def build_model(cfg: Config) -> nn.Module:
