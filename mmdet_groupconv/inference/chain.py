@@ -1,11 +1,13 @@
 """Convolutions one after the other, of which later ones tell earlier ones what they need."""
 
+import itertools
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from ..layers import Gate
+from .gated import GatedConv, SelfGatedConv
 from .maps import FeatureMap
 from .static import StaticConv
 from .unit import Unit
@@ -23,6 +25,11 @@ class Chain(nn.Module):
             if needed is not None and isinstance(unit, StaticConv):
                 unit.drop(needed)
             needed = None if unit.per_image else unit.reads(None, needed)
+        for unit, reader in itertools.pairwise(units):
+            if isinstance(unit, GatedConv) and isinstance(reader, SelfGatedConv):
+                unit.order, order = None, unit.order
+                if order is not None:
+                    reader.expect(order)
 
     def forward(
         self, x: Tensor, gates: Sequence[Gate | None] | None = None, out: Tensor | None = None

@@ -27,6 +27,7 @@ from .folding import can_fold, units_of
 from .fused import NONE, activation_of
 from .maps import MatrixPool
 from .pool import MapPool
+from .stem import CompactStem
 from .unit import Unit
 
 # By exact type: a subclass may well compute something else.
@@ -63,7 +64,7 @@ def compact(model: nn.Module) -> nn.Module:
 
 
 def _compact(module: nn.Module, done: dict[nn.Module, nn.Module], owns_input: bool) -> nn.Module:
-    if isinstance(module, CompactBranch):
+    if isinstance(module, (CompactBranch, CompactStem)):
         return module
     if module in done:  # a layer that is shared stays shared
         return done[module]
@@ -114,10 +115,13 @@ def _fuse_neighbours(sequence: nn.Sequential) -> None:
 
 
 def _fuse_stem(backbone: ResNet) -> None:
-    units = units_of(backbone.conv1, backbone.norm1, activation_of(backbone.relu) or NONE)
+    activation = activation_of(backbone.relu)
+    units = units_of(backbone.conv1, backbone.norm1, activation or NONE)
     if units is None:
         return
-    backbone.conv1 = CompactBranch(Chain(units))
     setattr(backbone, backbone.norm1_name, nn.Identity())
-    if activation_of(backbone.relu) is not None:
-        backbone.relu = nn.Identity()
+    if activation is None:
+        backbone.conv1 = CompactBranch(Chain(units))
+        return
+    backbone.relu = backbone.maxpool = nn.Identity()
+    backbone.conv1 = CompactStem(*units)

@@ -52,7 +52,7 @@ def convolve(
     pool: MapPool,
 ) -> Tensor:
     """``activation(conv(x))``; ``[B, C, H, W]`` channels-last -> ``[B, K, H', W']``."""
-    if not _has_fused_calls(x):
+    if not has_fused_calls(x):
         return activation.plain(F.conv2d(x, weight, bias, *geometry))
     shape = _shape(x, weight, geometry)
     if pool.serves(x, shape):  # the fused calls write to memory of their own, unless they add
@@ -71,7 +71,7 @@ def convolve_onto(
     activation: Activation,
 ) -> None:
     """``out = activation(out + conv(x))``, in place."""
-    if not _has_fused_calls(x):
+    if not has_fused_calls(x):
         activation.plain(out.add_(F.conv2d(x, weight, bias, *geometry)))
         return
     fused = 'relu' if activation is RELU else None
@@ -101,7 +101,8 @@ _CONV = _find('_convolution_pointwise', 'default')
 _CONV_ADD_ = _find('_convolution_pointwise_', 'binary')
 
 
-def _has_fused_calls(x: Tensor) -> bool:
+def has_fused_calls(x: Tensor) -> bool:
+    """Whether oneDNN's calls can be used on `x`."""
     return (
         x.device.type == 'cpu'
         and x.dtype is torch.float32

@@ -6,7 +6,7 @@ from torch import Tensor
 from ..layers import Gate, SelfGatedConv2d
 from .fastest import Fastest
 from .fused import Activation, Geometry, convolve, convolve_onto
-from .maps import FeatureMap, gather, join, pixels, take_filters
+from .maps import FeatureMap, MatrixPool, gather, join, pixels, take_filters
 from .unit import Unit
 
 
@@ -109,6 +109,8 @@ class GatedConv(Unit):
             parts.append(
                 convolve(read, weight, bias, self.geometry, self.before_finish(out), self.pool)
             )
+        if not parts:
+            return FeatureMap(self.activation.plain(out))
         y = join(parts, self.pool)
         return self.finish(FeatureMap(y, self._ids(rows)), out)
 
@@ -140,6 +142,15 @@ class SelfGatedConv(GatedConv):
         scale, shift = before or (None, None)
         self.register_buffer('scale', scale)
         self.register_buffer('shift', shift)
+        self.register_buffer('channels', None)
+
+    def expect(self, channels: Tensor) -> None:
+        """Take the input in another order from now on: ``[C]``, its channels one by one."""
+        self.weight = gather(self.weight, channels, self.pool)
+        if self.scale is not None:
+            self.scale, self.shift = self.scale[channels], self.shift[channels]
+        self.channels = channels
+        self.layer.gate_pool = MatrixPool(channels.argsort())
 
     def reads(self, gate: Gate | None, needed: Tensor | None) -> Tensor | None:
         """See :class:`Unit`."""
@@ -152,7 +163,11 @@ class SelfGatedConv(GatedConv):
         data = x.in_order(self.in_channels, self.pool)
         if self.scale is not None:
             data = self._normalise(data)
-        return super().run(FeatureMap(data), self.layer.gate(data), needed, out)
+        gate = self.layer.gate(data)
+        if self.channels is not None:
+            strength = None if gate.strength is None else gate.strength[..., self.channels]
+            gate = Gate(gate.mask[..., self.channels], strength, gate.assign)
+        return super().run(FeatureMap(data), gate, needed, out)
 
     def _normalise(self, x: Tensor) -> Tensor:
         y = self.pool.empty(x, x.shape) if self.pool.serves(x, x.shape) else torch.empty_like(x)
