@@ -2,18 +2,15 @@
 
 from typing import NamedTuple
 
-import numpy as np
 import torch
-from scipy.cluster.hierarchy import fcluster, linkage
 from torch import Tensor
 
 from ..layers import Gate
+from .bundling import bundlings
 from .fastest import Fastest
 from .fused import Activation, Geometry, convolve, convolve_onto
 from .maps import FeatureMap, gather, join
 from .unit import Unit
-
-_MOST_BUNDLES = 32
 
 
 class Bundle(NamedTuple):
@@ -30,7 +27,7 @@ class Bundle(NamedTuple):
 class StaticConv(Unit):
     """Runs bundles of filters, each on the channels that it reads.
 
-    How many bundles (1 is a dense convolution with zeros in it) is tried on first use.
+    Into which bundles (one is a dense convolution with zeros in it) is tried on first use.
 
     connections: ``[K, C]``, what the weights are multiplied by; None for a dense convolution.
     """
@@ -50,7 +47,7 @@ class StaticConv(Unit):
         self.filters = None  # those that are left of out_channels
         self.forms = Fastest()
         self._kept: dict[int, tuple[list[Bundle], Tensor | None]] = {}
-        self.labels = self._label()
+        self._labels: list[Tensor] = []
 
     def reads(self, gate: Gate | None, needed: Tensor | None) -> Tensor | None:
         """See :class:`Unit`."""
@@ -65,7 +62,6 @@ class StaticConv(Unit):
         self.weight, self.bias = self.weight[keep], self.bias[keep]
         if self.connected is not None:
             self.connected = self.connected[keep]
-        self.labels = self._label()
 
     def run(
         self, x: FeatureMap, gate: Gate | None, needed: Tensor | None, out: Tensor | None
@@ -79,7 +75,7 @@ class StaticConv(Unit):
                 bundling = bundlings[number] = self._bundles(number)
             return self._run(bundling, x, out)
 
-        number = self.forms.choose(x.data, self.labels, run, out)
+        number = self.forms.choose(x.data, range(len(self._ways())), run, out)
         y = run(number, out)
         self._kept[number] = self._kept.get(number) or bundlings[number]
         return y
@@ -115,7 +111,7 @@ class StaticConv(Unit):
         return gather(x, bundle.channels if places is None else places[bundle.channels], self.pool)
 
     def _bundles(self, number: int) -> tuple[list[Bundle], Tensor | None]:
-        labels, bundles, rows = self.labels[number], [], []
+        labels, bundles, rows = self._ways()[number], [], []
         for label in labels.unique():
             own = (labels == label).nonzero()[:, 0]
             rows.append(own)
@@ -136,21 +132,12 @@ class StaticConv(Unit):
         in_order = self.filters is None and bool((order.diff() > 0).all())
         return bundles, None if in_order else order
 
-    def _label(self) -> dict[int, Tensor]:
-        """The bundle of each filter, ``[K]``, by the number of bundles."""
-        device = self.weight.device
-        labels = {1: torch.zeros(len(self.weight), dtype=torch.int64, device=device)}
-        if self.connected is None or bool(self.connected.all()):
-            return labels
-        patterns, pattern_of = np.unique(self.connected.cpu().numpy(), axis=0, return_inverse=True)
-        if len(patterns) == 1:
-            return labels
-        tree = linkage(patterns, method='average', metric='hamming')
-        number = min(len(patterns), _MOST_BUNDLES)
-        while number > 1:
-            clusters = fcluster(tree, number, criterion='maxclust')
-            labels[int(clusters.max())] = torch.from_numpy(
-                clusters[pattern_of.reshape(-1)].astype(np.int64)
-            ).to(device)
-            number //= 2
-        return labels
+    def _ways(self) -> list[Tensor]:
+        """The bundle of each filter, ``[K]``, in every way that is tried."""
+        if not self._labels:
+            connected = self.connected
+            if connected is None:
+                connected = torch.ones_like(self.weight[:, :1, 0, 0], dtype=torch.bool)
+            found = bundlings(connected.cpu().numpy(), self.weight[0, 0].numel())
+            self._labels = [torch.from_numpy(way).to(self.weight.device) for way in found]
+        return self._labels
