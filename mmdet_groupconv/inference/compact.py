@@ -17,6 +17,7 @@ from ..backbones.msgc_mobilenet_v2 import MSGCInvertedResidual
 from ..backbones.msgc_resnet import MSGCBasicBlock, MSGCBottleneck
 from ..layers import GatePool
 from .blocks import (
+    CompactBlock,
     CompactBranch,
     compact_conv_module,
     compact_inverted_residual,
@@ -79,9 +80,13 @@ def _compact(module: nn.Module, done: dict[nn.Module, nn.Module], owns_input: bo
         _fuse_neighbours(module)
     if isinstance(module, ResNet) and not module.deep_stem:
         _fuse_stem(module)
-    for position, (name, child) in enumerate(list(module.named_children())):
-        owned = isinstance(module, nn.Sequential) and position > 0
-        setattr(module, name, _compact(child, done, owned))
+    previous = None
+    for name, child in list(module._modules.items()):
+        if child is not None:
+            # What a block returns, and nobody but the next block of the sequence gets.
+            owned = isinstance(module, nn.Sequential) and isinstance(previous, CompactBlock)
+            previous = _compact(child, done, owned)
+            setattr(module, name, previous)
     return module
 
 
