@@ -1,0 +1,77 @@
+"""Random networks whose gates are as a trained network's would be: so open, and by image."""
+
+import torch
+from mmengine.config import Config
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ..analysis import count_macs
+from ..engine.self_grouping import self_group_model
+from ..layers import AttentionGenerator, DGCConv2d, MaskGenerator, SelfGrouping
+
+_SETTLING = 4, 3, 256, 256
+_NEAR = 0.005
+
+
+def prepare(model: nn.Module, cfg: Config, seed: int) -> None:
+    """Give a fresh detector weights to measure with, in place; to eval mode.
+
+    Gate nets are random, with logits of about unit variance; DGC's schedule is at its end; SGC is
+    pruned as far as the config does. Norms have seen random images, as 50 layers of a fresh network
+    would else overflow.
+    """
+    torch.manual_seed(seed)
+    for module in model.modules():
+        if isinstance(module, MaskGenerator | AttentionGenerator):
+            spread = module.conv[3].in_channels ** -0.5
+            nn.init.normal_(module.conv[3].weight, std=spread)
+            if isinstance(module, MaskGenerator):
+                nn.init.normal_(module.conv[3].bias)
+        elif isinstance(module, DGCConv2d):
+            module.set_progress(1)
+    steps = [hook.get('steps') for hook in cfg.get('custom_hooks') or [] if hook.get('steps')]
+    if steps and any(isinstance(module, SelfGrouping) for module in model.modules()):
+        last = list(steps[0].values())[-1]
+        self_group_model(model, last[-1] if isinstance(last, list | tuple) else last)
+    _settle_norms(model)
+
+
+def set_mac_ratio(model: nn.Module, images: Tensor, ratio: float) -> float:
+    """Open or close MSGC's gates until the MAC ratio on `images` is `ratio`; returns what it is.
+
+    All gates' biases get the same offset, so that they still differ by image and channel.
+
+    model: a backbone or a whole detector. images: ``[B, 3, H, W]``.
+
+    Raises ValueError where the model has no such gates or can't come that far.
+    """
+    generators = [module for module in model.modules() if isinstance(module, MaskGenerator)]
+    if not generators:
+        raise ValueError(f'{type(model).__name__} has no MSGC gates whose MAC ratio could be set')
+    biases = [generator.conv[3].bias for generator in generators]
+    drawn = [bias.detach().clone() for bias in biases]
+    low, high, found = -8.0, 8.0, float('nan')
+    for _ in range(16):
+        middle = (low + high) / 2
+        for bias, own in zip(biases, drawn, strict=True):
+            bias.data.copy_(own + middle)
+        found = count_macs(model, tuple(images.shape[2:]), images).ratio
+        if abs(found - ratio) <= _NEAR:
+            return found
+        low, high = (middle, high) if found < ratio else (low, middle)
+    raise ValueError(f'MAC ratio {ratio} out of reach, {found:.3f} is the nearest')
+
+
+@torch.no_grad()
+def _settle_norms(model: nn.Module) -> None:
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    model.eval()
+    for norm in norms:
+        nn.init.uniform_(norm.weight, 0.5, 1.5)  # a residual branch that starts at 0 is none
+        norm.momentum = 1.0
+        norm.train()
+    model.backbone(torch.randn(_SETTLING, device=norms[0].weight.device))
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    model.eval()

@@ -1,0 +1,58 @@
+import pytest
+import torch
+from mmengine.config import Config
+from torch import nn
+
+from mmdet_groupconv.analysis import count_macs
+from mmdet_groupconv.backbones import DGCResNet, MSGCResNet, SGCResNet
+from mmdet_groupconv.benchmark import prepare, set_mac_ratio
+from mmdet_groupconv.layers import MaskGenerator
+
+
+def detector(backbone):
+    """As much of one as `prepare` looks at."""
+    model = nn.Module()
+    model.backbone = backbone
+    return model
+
+
+def prepared(backbone, hooks=()):
+    model = detector(backbone)
+    prepare(model, Config(dict(custom_hooks=list(hooks))), seed=0)
+    return model.backbone
+
+
+def test_gates_are_as_open_as_asked_for():
+    network = prepared(MSGCResNet(18, base_channels=16))
+    images = torch.randn(2, 3, 96, 96)
+    for ratio in (0.4, 0.7):
+        assert set_mac_ratio(network, images, ratio) == pytest.approx(ratio, abs=0.005)
+        assert count_macs(network, (96, 96), images).ratio == pytest.approx(ratio, abs=0.005)
+
+
+def test_gates_differ_between_images():
+    network = prepared(MSGCResNet(18, base_channels=16))
+    images = torch.randn(4, 3, 96, 96) * torch.rand(4, 3, 1, 1) * 2
+    set_mac_ratio(network, images, 0.5)
+    seen = []
+    for module in network.modules():
+        if isinstance(module, MaskGenerator):
+            module.register_forward_hook(lambda *call: seen.append(call[2]))
+    network(images)
+    assert any((mask[0] != other).any() for mask in seen for other in mask[1:])
+
+
+def test_a_network_without_such_gates_is_named():
+    with pytest.raises(ValueError, match='DGCResNet has no MSGC gates'):
+        set_mac_ratio(DGCResNet(18, base_channels=8), torch.randn(1, 3, 64, 64), 0.5)
+
+
+def test_dgc_is_at_the_end_of_its_schedule():
+    network = prepared(DGCResNet(18, base_channels=8, heads=2, gate_factor=0.25))
+    assert int(network.layer1[0].conv1.inactive) == 6
+
+
+def test_sgc_is_pruned_as_far_as_its_config_does():
+    steps = dict(type='SelfGroupingHook', steps={1: 20, 2: [40, 60]})
+    network = prepared(SGCResNet(18, base_channels=16, groups=4), [steps])
+    assert float(network.layer3[0].conv2.mask.mean()) == pytest.approx(0.4, abs=0.05)
