@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import logging
 import os
 import platform
 import sys
@@ -81,6 +82,9 @@ def ready_model(cfg: Config, args: argparse.Namespace) -> nn.Module:
     """The config's detector with random weights, on the device."""
     cfg.model.backbone.init_cfg = None
     model = build_model(cfg).to(args.device)
+    logging.disable(logging.INFO)  # a line a parameter
+    model.init_weights()
+    logging.disable(logging.NOTSET)
     prepare(model, cfg, args.seed)
     if args.channels_last:
         model.to(memory_format=torch.channels_last)
