@@ -10,6 +10,7 @@ from ..layers import GroupedConv2d, SelfGatedConv2d
 from .chain import Chain
 from .folding import can_fold, units_of
 from .fused import RELU, activation_of
+from .unit import Unit
 
 
 class CompactBlock(nn.Module):
@@ -66,7 +67,7 @@ def compact_residual(block: BasicBlock | Bottleneck, owns_input: bool) -> nn.Mod
     shortcut = block.downsample
     if shortcut is None and block.conv1.stride not in (1, (1, 1)):
         return None
-    return CompactBlock(Chain(units), shortcut, _gates_of(block), owns_input)
+    return CompactBlock(Chain(units), shortcut, _gates_of(block, units), owns_input)
 
 
 def compact_inverted_residual(block: InvertedResidual, owns_input: bool) -> nn.Module | None:
@@ -82,7 +83,7 @@ def compact_inverted_residual(block: InvertedResidual, owns_input: bool) -> nn.M
         if found is None:
             return None
         units += found
-    chain, gates_of = Chain(units), _gates_of(block)
+    chain, gates_of = Chain(units), _gates_of(block, units)
     if block.with_res_shortcut:
         return CompactBlock(chain, None, gates_of, owns_input)
     return CompactBranch(chain, gates_of)
@@ -121,9 +122,9 @@ def _heads(block: nn.Module, conv: nn.Module, generator: str) -> int | None:
     return None
 
 
-def _gates_of(block: nn.Module) -> nn.Module | None:
-    """The block without its convolutions, if it makes gates."""
-    if not hasattr(block, 'gates'):
+def _gates_of(block: nn.Module, units: list[Unit]) -> nn.Module | None:
+    """The block without its convolutions, if it makes gates for one of the units."""
+    if not hasattr(block, 'gates') or not any(unit.per_image for unit in units):
         return None
     for name, _ in list(block.named_children()):
         if not name.startswith(('maskgen', 'attgen', 'gate_pool')):

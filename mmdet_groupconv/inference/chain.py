@@ -10,7 +10,7 @@ from ..layers import Gate
 from .gated import GatedConv, SelfGatedConv
 from .maps import FeatureMap
 from .static import StaticConv
-from .unit import Unit
+from .unit import Normalise, Unit
 
 
 class Chain(nn.Module):
@@ -23,13 +23,11 @@ class Chain(nn.Module):
         needed = None
         for unit in reversed(units):
             if needed is not None and isinstance(unit, StaticConv):
-                unit.drop(needed)
+                unit.drop(_one_at_least(needed))
             needed = None if unit.per_image else unit.reads(None, needed)
-        for unit, reader in itertools.pairwise(units):
-            if isinstance(unit, GatedConv) and isinstance(reader, SelfGatedConv):
-                unit.order, order = None, unit.order
-                if order is not None:
-                    reader.expect(order)
+        for i, unit in enumerate(units):
+            if isinstance(unit, GatedConv) and unit.order is not None:
+                _push_order(unit, units[i + 1 :])
 
     def forward(
         self, x: Tensor, gates: Sequence[Gate | None] | None = None, out: Tensor | None = None
@@ -61,6 +59,15 @@ class Chain(nn.Module):
         for i, unit in enumerate(self.units):
             y = unit.run(y, gates[i], needed[i], out if i == last else None)
         return y.in_order(self.units[-1].out_channels, self.units[-1].pool)
+
+
+def _push_order(unit: GatedConv, later: Sequence[Unit]) -> None:
+    """Have later units take the outputs as they come, where the first convolution of them can."""
+    passing = list(itertools.takewhile(lambda unit: isinstance(unit, Normalise), later))
+    if len(passing) < len(later) and isinstance(later[len(passing)], SelfGatedConv):
+        for reader in later[: len(passing) + 1]:
+            reader.expect(unit.order)
+        unit.order = None
 
 
 def _of_image(gate: Gate, image: int) -> Gate:

@@ -1,6 +1,7 @@
 """A network that does only the gated work, from one that was trained."""
 
 import copy
+from collections.abc import Iterable
 
 from mmcv.cnn import ConvModule
 from mmdet.models.backbones.resnet import BasicBlock, Bottleneck, ResNet
@@ -25,6 +26,7 @@ from .blocks import (
 )
 from .chain import Chain
 from .folding import can_fold, units_of
+from .freezing import freeze_gates
 from .fused import NONE, activation_of
 from .maps import MatrixPool
 from .pool import MapPool
@@ -44,17 +46,22 @@ _RESIDUALS = (
 _INVERTED_RESIDUALS = InvertedResidual, GroupedInvertedResidual, MSGCInvertedResidual
 
 
-def compact(model: nn.Module) -> nn.Module:
+def compact(model: nn.Module, freeze: Iterable | None = None, keep: float = 0.5) -> nn.Module:
     """The same outputs as ``model.eval()``, to about 1e-5, with the gated work alone.
 
     model: a backbone or a whole detector; it is left as it is. The result is for inference. Blocks
     of ResNet and MobileNetV2 that are not grouped get faster, too: norms are folded, activations
     fused, maps are channels-last.
 
+    freeze: calibration batches. With them, gates by image become fixed ones, and outputs change:
+    see :func:`~mmdet_groupconv.inference.freezing.freeze_gates`, also for `keep` and errors.
+
     Which exact form each layer takes is timed when a size of map is seen first.
     """
     model = copy.deepcopy(model).requires_grad_(False)
     model.eval()
+    if freeze is not None:
+        freeze_gates(model, freeze, keep)
     model, pool = _compact(model, {}, owns_input=False), MapPool()
     for module in model.modules():
         if isinstance(module, Unit):

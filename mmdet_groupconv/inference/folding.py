@@ -8,7 +8,7 @@ from ..layers import Gate, GroupedConv2d, SelfGatedConv2d, SeparableConv2d, conn
 from .fused import NONE, Activation, Geometry
 from .gated import GatedConv, SelfGatedConv
 from .static import StaticConv
-from .unit import DepthwiseConv, Unit
+from .unit import DepthwiseConv, Normalise, Unit
 
 
 def units_of(
@@ -27,8 +27,9 @@ def units_of(
         return units_of(conv.depthwise) + units_of(conv.pointwise, norm, activation)
     if not _is_plain(conv) or not can_fold(norm):
         return None
+    frozen = getattr(conv, 'frozen', None)
     gated_by_host = isinstance(conv, GroupedConv2d) and not isinstance(conv, SelfGatedConv2d)
-    if gated_by_host and gate_groups is None:
+    if gated_by_host and frozen is None and gate_groups is None:
         return None
     weight, bias = _fold(conv, norm)
     geometry = Geometry(conv.stride, conv.padding, conv.dilation, conv.groups)
@@ -36,20 +37,20 @@ def units_of(
     if not isinstance(conv, GroupedConv2d):
         depthwise = conv.groups == conv.in_channels == conv.out_channels > 1
         return [DepthwiseConv(*arguments) if depthwise else StaticConv(*arguments)]
-    if gated_by_host:
+    if gated_by_host and frozen is None:
         filters = torch.arange(conv.out_channels, device=weight.device)
         return [GatedConv(*arguments, filters * gate_groups // conv.out_channels)]
-    gate = _show_gate(conv)
-    if conv.static_gate:
+    own_norm = getattr(conv, 'norm', None)
+    before = [] if own_norm is None else [Normalise(*_scale_and_shift(own_norm))]
+    gate = _show_gate(conv) if frozen is None else frozen
+    if conv.static_gate or frozen is not None:
         connections = connection(gate.value, gate.assign, conv.out_channels)[0]
-        return [StaticConv(*arguments, connections)]
+        return [*before, StaticConv(*arguments, connections)]
     groups = gate.assign
     if groups is None:
         filters = torch.arange(conv.out_channels, device=weight.device)
         groups = filters * gate.mask.size(1) // conv.out_channels
-    norm = getattr(conv, 'norm', None)
-    before = None if norm is None else _scale_and_shift(norm)
-    return [SelfGatedConv(conv, before, *arguments, groups)]
+    return [*before, SelfGatedConv(conv, *arguments, groups)]
 
 
 def can_fold(norm: nn.Module | None) -> bool:

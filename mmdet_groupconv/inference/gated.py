@@ -6,11 +6,11 @@ from torch import Tensor
 from ..layers import Gate, SelfGatedConv2d
 from .fastest import Fastest
 from .fused import Activation, Geometry, convolve, convolve_onto
-from .maps import FeatureMap, MatrixPool, gather, join, pixels, take_filters
-from .unit import Unit
+from .maps import FeatureMap, MatrixPool, gather, join, take_filters
+from .unit import ConvUnit
 
 
-class GatedConv(Unit):
+class GatedConv(ConvUnit):
     """Runs the connections that one image needs; strength goes into the weights.
 
     Two forms: *heads*, a small convolution a head on the channels that it reads, gathered; *whole*,
@@ -106,9 +106,11 @@ class GatedConv(Unit):
             if alone and out is not None:
                 convolve_onto(out, read, weight, bias, self.geometry, self.activation)
                 return FeatureMap(out)
-            parts.append(
-                convolve(read, weight, bias, self.geometry, self.before_finish(out), self.pool)
-            )
+            part = convolve(read, weight, bias, self.geometry, self.before_finish(out), self.pool)
+            if out is not None and self.order is None:
+                out[:, start - size : start].add_(part)
+            else:
+                parts.append(part)
         if not parts:
             return FeatureMap(self.activation.plain(out))
         y = join(parts, self.pool)
@@ -131,24 +133,18 @@ class GatedConv(Unit):
 class SelfGatedConv(GatedConv):
     """One that makes the gate from its own input, which is computed in full for that.
 
-    layer: what decides; its own weight is not used. before: the scale and the shift, ``[C]``, of a
-    norm that comes before the convolution, with a ReLU.
+    layer: what decides; its own weight is not used.
     """
 
-    def __init__(self, layer: SelfGatedConv2d, before: tuple[Tensor, Tensor] | None, *args) -> None:
+    def __init__(self, layer: SelfGatedConv2d, *args) -> None:
         super().__init__(*args)
         self.layer = layer
         del layer.weight, layer.bias
-        scale, shift = before or (None, None)
-        self.register_buffer('scale', scale)
-        self.register_buffer('shift', shift)
         self.register_buffer('channels', None)
 
     def expect(self, channels: Tensor) -> None:
         """Take the input in another order from now on: ``[C]``, its channels one by one."""
         self.weight = gather(self.weight, channels, self.pool)
-        if self.scale is not None:
-            self.scale, self.shift = self.scale[channels], self.shift[channels]
         self.channels = channels
         self.layer.gate_pool = MatrixPool(channels.argsort())
 
@@ -161,15 +157,8 @@ class SelfGatedConv(GatedConv):
     ) -> FeatureMap:
         """See :class:`Unit`."""
         data = x.in_order(self.in_channels, self.pool)
-        if self.scale is not None:
-            data = self._normalise(data)
         gate = self.layer.gate(data)
         if self.channels is not None:
             strength = None if gate.strength is None else gate.strength[..., self.channels]
             gate = Gate(gate.mask[..., self.channels], strength, gate.assign)
         return super().run(FeatureMap(data), gate, needed, out)
-
-    def _normalise(self, x: Tensor) -> Tensor:
-        y = self.pool.empty(x, x.shape) if self.pool.serves(x, x.shape) else torch.empty_like(x)
-        torch.addcmul(self.shift, pixels(x), self.scale, out=pixels(y))
-        return y.relu_()

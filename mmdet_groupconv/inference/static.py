@@ -10,7 +10,7 @@ from .bundling import bundlings
 from .fastest import Fastest
 from .fused import Activation, Geometry, convolve, convolve_onto
 from .maps import FeatureMap, gather, join
-from .unit import Unit
+from .unit import ConvUnit
 
 
 class Bundle(NamedTuple):
@@ -24,7 +24,7 @@ class Bundle(NamedTuple):
     bias: Tensor
 
 
-class StaticConv(Unit):
+class StaticConv(ConvUnit):
     """Runs bundles of filters, each on the channels that it reads.
 
     Into which bundles (one is a dense convolution with zeros in it) is tried on first use.

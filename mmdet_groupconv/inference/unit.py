@@ -5,28 +5,22 @@ from torch import Tensor, nn
 
 from ..layers import Gate
 from .fused import NONE, Activation, Geometry, convolve
-from .maps import FeatureMap, take_filters
+from .maps import FeatureMap, pixels, take_filters
 from .pool import MapPool
 
 
 class Unit(nn.Module):
-    """A convolution with the norm folded in and the activation fused, that skips idle channels.
+    """A step of a compact network, that skips idle channels.
 
-    weight: ``[K, C, kh, kw]``. bias: ``[K]``. pool: of the whole network. per_image: class
-    attribute, whether the images of a batch have to be run one by one.
+    pool: of the whole network. per_image: class attribute, whether the images of a batch have to be
+    run one by one.
     """
 
     per_image = False
 
-    def __init__(
-        self, weight: Tensor, bias: Tensor, geometry: Geometry, activation: Activation
-    ) -> None:
+    def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.register_buffer('weight', weight.contiguous(memory_format=torch.channels_last))
-        self.register_buffer('bias', bias)
-        self.geometry, self.activation = geometry, activation
-        self.out_channels = weight.size(0)
-        self.in_channels = weight.size(1) * geometry.groups
+        self.in_channels, self.out_channels = in_channels, out_channels
         self.pool = MapPool()
 
     def reads(self, gate: Gate | None, needed: Tensor | None) -> Tensor | None:
@@ -46,6 +40,21 @@ class Unit(nn.Module):
         """
         raise NotImplementedError
 
+
+class ConvUnit(Unit):
+    """A convolution with the norm folded in and the activation fused.
+
+    weight: ``[K, C, kh, kw]``. bias: ``[K]``.
+    """
+
+    def __init__(
+        self, weight: Tensor, bias: Tensor, geometry: Geometry, activation: Activation
+    ) -> None:
+        super().__init__(weight.size(1) * geometry.groups, weight.size(0))
+        self.register_buffer('weight', weight.contiguous(memory_format=torch.channels_last))
+        self.register_buffer('bias', bias)
+        self.geometry, self.activation = geometry, activation
+
     def finish(self, y: FeatureMap, out: Tensor | None) -> FeatureMap:
         """Add outputs that were not activated yet onto `out`, where that is given."""
         if out is None:
@@ -58,7 +67,39 @@ class Unit(nn.Module):
         return self.activation if out is None else NONE
 
 
-class DepthwiseConv(Unit):
+class Normalise(Unit):
+    """A norm and a ReLU that come before a convolution: ``relu(x * scale + shift)``.
+
+    scale, shift: ``[C]``.
+    """
+
+    def __init__(self, scale: Tensor, shift: Tensor) -> None:
+        super().__init__(len(scale), len(scale))
+        self.register_buffer('scale', scale)
+        self.register_buffer('shift', shift)
+
+    def expect(self, channels: Tensor) -> None:
+        """Take the input in another order from now on: ``[C]``, its channels one by one."""
+        self.scale, self.shift = self.scale[channels], self.shift[channels]
+
+    def reads(self, gate: Gate | None, needed: Tensor | None) -> Tensor | None:
+        """See :class:`Unit`."""
+        return needed
+
+    def run(
+        self, x: FeatureMap, gate: Gate | None, needed: Tensor | None, out: Tensor | None
+    ) -> FeatureMap:
+        """See :class:`Unit`."""
+        scale, shift = self.scale, self.shift
+        if x.channels is not None:
+            scale, shift = scale[x.channels], shift[x.channels]
+        large = self.pool.serves(x.data, x.data.shape)
+        y = self.pool.empty(x.data, x.data.shape) if large else torch.empty_like(x.data)
+        torch.addcmul(shift, pixels(x.data), scale, out=pixels(y))
+        return FeatureMap(y.relu_(), x.channels)
+
+
+class DepthwiseConv(ConvUnit):
     """A filter a channel: it computes the channels that are there."""
 
     def reads(self, gate: Gate | None, needed: Tensor | None) -> Tensor | None:

@@ -1,0 +1,63 @@
+"""Gates that are decided once, from a calibration set, instead of for every image."""
+
+from collections.abc import Iterable
+
+import torch
+from mmdet.models.detectors.base import BaseDetector
+from rich.progress import track
+from torch import Tensor, nn
+
+from ..layers import Gate, GroupedConv2d
+
+
+class _Sums:
+    """Of one layer, over the images (and the feature levels that share it)."""
+
+    def __init__(self) -> None:
+        self.images, self.mask, self.strength, self.assign = 0, 0.0, None, None
+
+    def add(self, layer: nn.Module, gate: Gate, x: Tensor, y: Tensor) -> None:
+        self.images += gate.mask.size(0)
+        self.mask = self.mask + gate.mask.detach().double().sum(dim=0)
+        if gate.strength is not None:
+            read = (gate.value.detach().double()).sum(dim=0)
+            self.strength = read if self.strength is None else self.strength + read
+        self.assign = gate.assign
+
+    def frozen(self, keep: float) -> Gate:
+        mask = self.mask / self.images > keep
+        strength = None
+        if self.strength is not None:  # the mean where it was read
+            strength = (self.strength / self.mask.clamp(min=1)).float()[None]
+        return Gate(mask.float()[None], strength, self.assign)
+
+
+def freeze_gates(model: nn.Module, batches: Iterable, keep: float) -> None:
+    """Give every layer with gates by image, in place, the fixed gate that its images had most.
+
+    A head reads the channels that it read on more than a share of `keep` of the images, with the
+    mean strength it read them with. Layers keep it as ``frozen``; :func:`compact` heeds that.
+
+    batches: what ``model.test_step`` takes, for a detector; ``[B, 3, H, W]`` for a backbone.
+
+    Raises ValueError for a share outside of 0 ... 1, a model without such gates, no batches.
+    """
+    if not 0 <= keep <= 1:
+        raise ValueError(f'keep={keep}, expected a share from 0 to 1')
+    layers = [m for m in model.modules() if isinstance(m, GroupedConv2d) and not m.static_gate]
+    if not layers:
+        raise ValueError(f'{type(model).__name__} has no gates by image to freeze')
+    sums = {layer: _Sums() for layer in layers}
+    handles = [layer.register_gate_hook(sums[layer].add) for layer in layers]
+    run = model.test_step if isinstance(model, BaseDetector) else model
+    try:
+        with torch.no_grad():
+            for batch in track(batches, 'calibrating gates'):
+                run(batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    for layer in layers:
+        if not sums[layer].images:
+            raise ValueError('no calibration batch reached the gated layers')
+        layer.frozen = sums[layer].frozen(keep)
