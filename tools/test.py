@@ -4,17 +4,21 @@ import argparse
 import sys
 
 from mmengine.config import Config
+from rich.console import Console
+from rich.table import Table
 
 from mmdet_groupconv.engine.errors import user_errors
 from mmdet_groupconv.engine.launch import (
     add_config_options,
     add_run_options,
     build_runner,
-    compact_model,
+    calibration_batches,
     drop_mac_hooks,
     load_config,
     save_predictions,
 )
+from mmdet_groupconv.engine.mac_ratio_hook import bare_model
+from mmdet_groupconv.inference import compact
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -23,6 +27,20 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('checkpoint', help='checkpoint file')
     parser.add_argument(
         '--compact', action='store_true', help='do only the gated work; MACs are not counted then'
+    )
+    parser.add_argument(
+        '--freeze',
+        type=float,
+        metavar='KEEP',
+        help='fix gates by image: a head reads what it read on more than this share (0 to 1) of '
+        'the calibration images; test before and after',
+    )
+    parser.add_argument(
+        '--calibrate',
+        type=int,
+        default=64,
+        metavar='BATCHES',
+        help='of training images, at most, for --freeze',
     )
     parser.add_argument('--out', help='write predictions to this .pkl file')
     parser.add_argument('--show', action='store_true', help='show predictions in a window')
@@ -37,7 +55,9 @@ def configure(args: argparse.Namespace) -> Config:
         raise ValueError(f'--out {args.out}: expected a name that ends in .pkl or .pickle')
     cfg = load_config(args)
     cfg.load_from = args.checkpoint
-    if args.compact:
+    if args.freeze is not None and not 0 <= args.freeze <= 1:
+        raise ValueError(f'--freeze {args.freeze}: expected a share from 0 to 1')
+    if args.compact or args.freeze is not None:
         drop_mac_hooks(cfg)
     return cfg
 
@@ -46,12 +66,27 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     with user_errors():
         runner = build_runner(configure(args), ('test',))
-    if args.compact:
-        compact_model(runner)
     if args.out:
         save_predictions(runner, args.out)
-    runner.test()
+    runner.load_or_resume()
+    eager = bare_model(runner)
+    if args.compact:
+        runner.model = compact(eager)
+    metrics = runner.test()
+    if args.freeze is not None:
+        with user_errors():
+            batches = calibration_batches(runner, args.calibrate)
+            runner.model = compact(eager, batches, args.freeze)
+        print_change(metrics, runner.test())
     return 0
+
+
+def print_change(before: dict[str, float], after: dict[str, float]) -> None:
+    """What freezing did to the metrics, as a table."""
+    table = Table('metric', 'gates by image', 'frozen', 'change')
+    for name, value in before.items():
+        table.add_row(name, f'{value:.4f}', f'{after[name]:.4f}', f'{after[name] - value:+.4f}')
+    Console().print(table)
 
 
 if __name__ == '__main__':

@@ -1,7 +1,9 @@
 """From a config file and a command line to a runner, with every input checked on the way."""
 
 import atexit
+import copy
 import gc
+import itertools
 import os
 import os.path as osp
 from argparse import ArgumentParser, Namespace
@@ -19,8 +21,7 @@ from mmengine.runner import Runner, find_latest_checkpoint
 from torch import nn
 
 from ..checkpoints import check_fit, grouping_keys, read_state_dict, trimmed_keys
-from ..inference import compact
-from .mac_ratio_hook import MACRatioHook, bare_model
+from .mac_ratio_hook import MACRatioHook
 
 _CLASSIFIERS = ('fc.', 'classifier.', 'head.')
 
@@ -94,10 +95,16 @@ def drop_mac_hooks(cfg: Config) -> None:
     ]
 
 
-def compact_model(runner: Runner) -> None:
-    """Load the runner's checkpoint, then have it run the compact form of its model."""
-    runner.load_or_resume()
-    runner.model = compact(bare_model(runner))
+def calibration_batches(runner: Runner, number: int) -> Iterator[dict]:
+    """Up to `number` batches of the training images, loaded as for a test."""
+    loader = copy.deepcopy(runner.cfg.test_dataloader)
+    dataset = next(
+        dataset
+        for dataset in _datasets(runner.cfg.train_dataloader.dataset)
+        if 'dataset' not in dataset and 'datasets' not in dataset
+    )
+    loader.dataset = dict(dataset, pipeline=loader.dataset.pipeline, test_mode=True)
+    return itertools.islice(Runner.build_dataloader(loader, seed=0), number)
 
 
 def build_model(cfg: Config) -> nn.Module:

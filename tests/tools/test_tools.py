@@ -197,6 +197,33 @@ def test_a_self_grouped_checkpoint_is_tested_and_fine_tuned(tmp_path):
     assert all(torch.equal(grouped[key], tuned[key]) for key in masks)
 
 
+def predictions_of(run, *options):
+    out = run / 'predictions.pkl'
+    checkpoint = str(run / 'work_dir/epoch_1.pth')
+    kept = 'model.test_cfg.score_thr=0.0'  # after two iterations nothing is sure
+    arguments = [DEMO, checkpoint, *options, '--out', str(out), *tiny(run, kept)]
+    assert tool('test')(arguments) == 0
+    return pickle.loads(out.read_bytes())
+
+
+def test_compact_testing_predicts_the_same(run):
+    eager, fast = predictions_of(run), predictions_of(run, '--compact')
+    assert len(eager) == 4
+    for one, other in zip(fast, eager, strict=True):
+        expected, found = (item['pred_instances'] for item in (other, one))
+        assert len(expected['scores']) > 0
+        torch.testing.assert_close(found['scores'], expected['scores'], atol=1e-5, rtol=1e-4)
+
+
+def test_freezing_tells_what_it_changes(run, capsys):
+    checkpoint = str(run / 'work_dir/epoch_1.pth')
+    assert tool('test')([DEMO, checkpoint, '--freeze', '0.5', '--calibrate', '1', *tiny(run)]) == 0
+    assert 'gates by image' in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        tool('test')([DEMO, checkpoint, '--freeze', '2', *tiny(run)])
+    assert '--freeze 2.0: expected a share' in capsys.readouterr().err
+
+
 def test_testing_writes_metrics_pictures_and_predictions(run):
     checkpoint = str(run / 'work_dir/epoch_1.pth')
     out = run / 'predictions.pkl'
