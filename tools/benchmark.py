@@ -1,17 +1,19 @@
 """Time a config's network, eager and compact, beside the dense one: one process, in turn."""
 
 import argparse
+import contextlib
 import json
-import logging
 import os
-import platform
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from mmengine.config import Config
+from mmengine.logging import MessageHub
 from mmengine.optim import build_optim_wrapper
+from mmengine.registry import HOOKS
 from mmengine.structures import InstanceData
 from rich.console import Console
 from rich.table import Table
@@ -21,20 +23,27 @@ import mmdet_groupconv  # noqa: F401  (first: mmdet needs mmcv's ops)
 from mmdet_groupconv.analysis import count_macs
 from mmdet_groupconv.benchmark import (
     AbsentError,
-    HeadOutputs,
+    Runtime,
     Timing,
     compiled,
+    describe,
     in_onnxruntime,
+    in_runtime,
     interleaved,
     prepare,
     set_mac_ratio,
     to_published_form,
+    varying_share,
 )
+from mmdet_groupconv.checkpoints import check_writable
+from mmdet_groupconv.engine import MACBudgetHook, MACRatioHook
 from mmdet_groupconv.engine.errors import user_errors
 from mmdet_groupconv.engine.launch import add_config_options, build_model, load_config
 from mmdet_groupconv.inference import compact
 
 DENSE = ('dense eager', 'dense compact', 'dense compiled', 'dense onnxruntime')
+INFERENCE = ('compact', 'eager', 'published form', *DENSE)
+TRAINING = ('ours', 'published form', 'dense eager')
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -65,6 +74,19 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
+def check(args: argparse.Namespace) -> None:
+    """Raise ValueError for what would else fail after minutes of timing."""
+    if args.out:
+        check_writable(args.out, args.config)
+    names = (*(TRAINING if args.train else INFERENCE), 'best dense')
+    for case, factor in args.require:
+        if case not in names:
+            raise ValueError(f'--require {case!r}, expected one of {", ".join(map(repr, names))}')
+        float(factor)
+    if min(args.rounds, args.batch, args.threads) < 1:
+        raise ValueError('--rounds, --batch and --threads are 1 or more')
+
+
 def dense_config(args: argparse.Namespace) -> Config:
     """The config of the dense detector under the same schedule."""
     path = args.dense
@@ -81,10 +103,10 @@ def dense_config(args: argparse.Namespace) -> Config:
 def ready_model(cfg: Config, args: argparse.Namespace) -> nn.Module:
     """The config's detector with random weights, on the device."""
     cfg.model.backbone.init_cfg = None
+    torch.manual_seed(args.seed)
     model = build_model(cfg).to(args.device)
-    logging.disable(logging.INFO)  # a line a parameter
-    model.init_weights()
-    logging.disable(logging.NOTSET)
+    with contextlib.redirect_stdout(None):  # a line a parameter
+        model.init_weights()
     prepare(model, cfg, args.seed)
     if args.channels_last:
         model.to(memory_format=torch.channels_last)
@@ -106,9 +128,10 @@ class Bench:
         return torch.autocast(self.device.type, dtype, enabled=self.args.amp is not None)
 
     def samples(self, classes: int) -> list:
-        """Annotated samples of random boxes, for the images."""
+        """Annotated samples of random boxes, for the images; the same ones every time."""
         from mmdet.structures import DetDataSample
 
+        torch.manual_seed(self.args.seed)
         (height, width), samples = self.args.shape, []
         for _ in range(self.args.batch):
             corners = torch.rand(8, 2, 2) * torch.tensor([width, height])
@@ -123,7 +146,7 @@ class Bench:
             samples.append(sample.to(self.device))
         return samples
 
-    def inference(self, model: nn.Module) -> Callable[[], object]:
+    def inference(self, model: Callable) -> Callable[[], object]:
         """Of a backbone, to its maps, or of a detector, to the final boxes."""
         samples = self.samples(1) if self.args.part == 'detector' else None
 
@@ -136,60 +159,68 @@ class Bench:
 
         return run
 
-    def training(self, model: nn.Module, cfg: Config) -> Callable[[], object]:
-        """A whole step: forward, losses, backward, the config's optimizer."""
+    def training(self, model: nn.Module, cfg: Config, hooks: bool) -> Callable[[], object]:
+        """A whole step: forward, losses, backward, the config's optimizer.
+
+        hooks: whether the config's hooks take part, which add a method's own losses.
+        """
         optimizer = build_optim_wrapper(model, cfg.optim_wrapper)
+        for group in optimizer.param_groups:
+            group['lr'] = 0.0  # the same work, and every step does it on the same network
+        if hooks:
+            attach_hooks(model, cfg)
         head = getattr(model, 'bbox_head', None) or model.roi_head.bbox_head
         samples = self.samples(head.num_classes)
+        model.train()
 
         def run():
-            model.train()
             with self.autocast():
                 losses = model(self.images, samples, mode='loss')
             optimizer.update_params(model.parse_losses(losses)[0])
 
         return run
 
-    def onnxruntime(self, model: nn.Module) -> Callable[[], object]:
-        """A dense backbone, or a one-stage detector with the boxes decoded by PyTorch."""
-        if self.args.part == 'backbone':
-            session = in_onnxruntime(model, self.images, self.args.threads)
-            return lambda: session(self.images)
-        if not hasattr(model, 'bbox_head'):
-            raise AbsentError('onnxruntime: one-stage detectors only')
-        session = in_onnxruntime(HeadOutputs(model), self.images, self.args.threads)
-        metas = [sample.metainfo for sample in self.samples(1)]
 
-        def run():
-            maps = session(self.images)
-            levels = len(maps) // 2
-            return model.bbox_head.predict_by_feat(
-                maps[:levels], maps[levels:], batch_img_metas=metas, rescale=True
-            )
-
-        return run
+def attach_hooks(model: nn.Module, cfg: Config) -> None:
+    """Have the config's methods meter a model, and add their losses, as at the end of training."""
+    runner = SimpleNamespace(model=model, message_hub=MessageHub.get_instance('benchmark'))
+    for settings in cfg.get('custom_hooks') or []:
+        hook = HOOKS.build({key: value for key, value in settings.items() if key != 'priority'})
+        if isinstance(hook, MACRatioHook):
+            hook.before_run(runner)
+        if isinstance(hook, MACBudgetHook):
+            hook.target_now = hook.target
 
 
 def inference_cases(bench: Bench, ours: nn.Module, dense: nn.Module) -> tuple[dict, list[str]]:
     """What is timed, by name, and why other forms are not."""
     if bench.args.part == 'backbone':
         ours, dense = ours.backbone, dense.backbone
+
+    def in_other(runtime: Runtime) -> Callable:
+        with bench.autocast():
+            if bench.args.part == 'backbone':
+                return runtime(dense, bench.images)
+            return in_runtime(dense, runtime, bench.images)
+
+    def onnxruntime() -> Callable:
+        if bench.device.type != 'cpu' or bench.args.amp:
+            raise AbsentError('float32 on the CPU only')
+        return in_other(in_onnxruntime)
+
     makers = {
-        'compact': lambda: bench.inference(compact(ours)),
-        'eager': lambda: bench.inference(ours),
-        'published form': lambda: bench.inference(to_published_form(ours)),
-        'dense eager': lambda: bench.inference(dense),
-        'dense compact': lambda: bench.inference(compact(dense)),
+        'compact': lambda: compact(ours),
+        'eager': lambda: ours,
+        'published form': lambda: to_published_form(ours),
+        'dense eager': lambda: dense,
+        'dense compact': lambda: compact(dense),
+        'dense compiled': lambda: in_other(compiled),
+        'dense onnxruntime': onnxruntime,
     }
-    plain_cpu = bench.device.type == 'cpu' and not bench.args.amp
-    if bench.args.part == 'backbone':
-        makers['dense compiled'] = lambda: bench.inference(compiled(dense))
-    if plain_cpu:
-        makers['dense onnxruntime'] = lambda: bench.onnxruntime(dense)
     cases, absent = {}, []
     for name, make in makers.items():
         try:
-            cases[name] = make()
+            cases[name] = bench.inference(make())
         except AbsentError as error:
             absent.append(f'{name}: {error}')
     return cases, absent
@@ -197,10 +228,11 @@ def inference_cases(bench: Bench, ours: nn.Module, dense: nn.Module) -> tuple[di
 
 def training_cases(bench: Bench, ours: nn.Module, dense: nn.Module, cfg: Config, dense_cfg: Config):
     """As :func:`inference_cases`."""
+    published = to_published_form(ours)  # a copy, so before hooks are there
     cases = {
-        'ours': bench.training(ours, cfg),
-        'published form': bench.training(to_published_form(ours), cfg),
-        'dense eager': bench.training(dense, dense_cfg),
+        'ours': bench.training(ours, cfg, hooks=True),
+        'published form': bench.training(published, cfg, hooks=True),
+        'dense eager': bench.training(dense, dense_cfg, hooks=False),
     }
     return cases, []
 
@@ -217,29 +249,29 @@ def print_table(console: Console, timings: dict[str, Timing], ours: str, title: 
     console.print(table)
 
 
-def machine(args: argparse.Namespace) -> dict[str, object]:
-    """What the figures hold for."""
-    device = torch.device(args.device)
-    cuda = device.type == 'cuda'
-    return dict(
-        device=torch.cuda.get_device_name(device) if cuda else platform.processor() or 'CPU',
-        cpu_capability=torch.backends.cpu.get_cpu_capability(),
-        threads=args.threads,
-        torch=torch.__version__,
-        python=platform.python_version(),
-    )
+def factors(timings: dict[str, Timing], ours: str) -> dict[str, float]:
+    """How many times as long as ours each case takes; 'best dense' is the fastest dense one."""
+    found = {name: timing.median / timings[ours].median for name, timing in timings.items()}
+    return dict(found, **{'best dense': min(found[name] for name in DENSE if name in found)})
 
 
-def unmet(args: argparse.Namespace, medians: dict[str, float], ours: str) -> list[str]:
+def unmet(args: argparse.Namespace, reached: dict[str, float], ours: str) -> list[str]:
     """The requirements that the figures don't meet."""
-    dense = [medians[name] for name in DENSE if name in medians]
-    reached = {name: median / medians[ours] for name, median in medians.items()}
-    reached['best dense'] = min(dense) / medians[ours]
     return [
         f'{case} / {ours} is {reached.get(case, float("nan")):.2f}, required {factor}'
         for case, factor in args.require
         if not reached.get(case, 0.0) >= float(factor)
     ]
+
+
+def write_figures(path: str, figures: dict) -> None:
+    """As JSON, whole or not at all."""
+    temporary = Path(f'{path}.{os.getpid()}')
+    try:
+        temporary.write_text(json.dumps(figures, indent=1) + '\n')
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -248,12 +280,14 @@ def main(argv: list[str] | None = None) -> int:
     console = Console(width=None if Console().is_terminal else 120)
     with user_errors():
         cfg, dense_cfg = load_config(args), dense_config(args)
+        check(args)
         model, dense = ready_model(cfg, args), ready_model(dense_cfg, args)
         bench = Bench(args)
         counted = model if args.part == 'detector' or args.train else model.backbone
         if args.ratio:
             set_mac_ratio(counted, bench.images, args.ratio)
     report = count_macs(counted, tuple(args.shape), bench.images)
+    varying = varying_share(model.backbone, tuple(args.shape))
     if args.train:
         ours, (cases, absent) = 'ours', training_cases(bench, model, dense, cfg, dense_cfg)
     else:
@@ -262,28 +296,32 @@ def main(argv: list[str] | None = None) -> int:
     what = 'training step' if args.train else f'inference of the {args.part}'
     size = 'x'.join(str(number) for number in (args.batch, 3, *args.shape))
     print_table(console, timings, ours, f'{Path(args.config).stem}: {what}, {size}')
+    reached, machine = factors(timings, ours), describe(bench.device)
     console.print(f'MACs {report.macs / 1e9:.2f} G of {report.original / 1e9:.2f} G, ', end='')
-    console.print(f'ratio {report.ratio:.3f}; {machine(args)}')
+    console.print(f'ratio {report.ratio:.3f}; best dense / {ours} {reached["best dense"]:.2f}')
+    if varying is not None:
+        console.print(f'gates of the backbone that differ between random images: {varying:.2f}')
+    console.print('; '.join(f'{name} {value}' for name, value in machine.items()))
     for line in absent:
         console.print(f'not timed: {line}')
     if args.out:
         figures = dict(
             config=args.config,
             arguments=vars(args),
-            machine=machine(args),
+            machine=machine,
             macs=report.macs,
             dense_macs=report.original,
             ratio=report.ratio,
+            varying_gates=varying,
             absent=absent,
             cases={
-                name: dict(seconds=timing.seconds, median=timing.median, peak=timing.peak)
+                name: dict(timing._asdict(), median=timing.median, quartiles=timing.quartiles)
                 for name, timing in timings.items()
             },
+            factors=reached,
         )
-        temporary = Path(f'{args.out}.tmp')
-        temporary.write_text(json.dumps(figures, indent=1) + '\n')
-        temporary.replace(args.out)
-    failures = unmet(args, {name: timing.median for name, timing in timings.items()}, ours)
+        write_figures(args.out, figures)
+    failures = unmet(args, reached, ours)
     for line in failures:
         console.print(f'[red]missed[/red]: {line}')
     return 1 if failures else 0

@@ -1,4 +1,4 @@
-"""The dense network in the forms that a user could run instead of ours."""
+"""The dense network in the runtimes that a user could pick instead of ours."""
 
 import tempfile
 import warnings
@@ -6,35 +6,41 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from mmdet.models.detectors.base import BaseDetector
 from torch import Tensor, nn
+
+Runtime = Callable[[nn.Module, Tensor], Callable[[Tensor], object]]
 
 
 class AbsentError(Exception):
     """A form that can't run here; says why."""
 
 
-def compiled(model: nn.Module) -> nn.Module:
-    """``torch.compile`` with weights frozen into the graph.
+def compiled(model: nn.Module, x: Tensor) -> Callable[[Tensor], object]:
+    """``torch.compile`` for the size of `x`, with weights frozen into the graph.
 
     Raises AbsentError where it doesn't work, as without a C++ compiler.
     """
     from torch._inductor import config
 
-    def run(x: Tensor):
-        with config.patch(freezing=True):
+    # Not dynamic: a graph for any size is slower, and one for gradients has no frozen weights.
+    fast = torch.compile(model, dynamic=False)
+
+    @torch.no_grad()
+    def run(x: Tensor) -> object:
+        with config.patch(freezing=True):  # as an option of torch.compile it is half as fast
             return fast(x)
 
-    fast = torch.compile(model)
     try:
-        run(torch.randn(1, 3, 64, 64))
+        run(x)
     except Exception as error:  # whatever the compiler stumbles over
         raise AbsentError(f'torch.compile: {type(error).__name__}') from error
     return run
 
 
-def in_onnxruntime(model: nn.Module, x: Tensor, threads: int) -> Callable[[Tensor], list[Tensor]]:
-    """A backbone in onnxruntime on the CPU, exported for the size of `x`.
+def in_onnxruntime(model: nn.Module, x: Tensor) -> Callable[[Tensor], list[Tensor]]:
+    """A network in onnxruntime on the CPU, with PyTorch's number of threads.
+
+    Exported for the size of `x`, but for any batch. Outputs come as a flat list.
 
     Raises AbsentError where the packages are missing or the export fails.
     """
@@ -47,24 +53,19 @@ def in_onnxruntime(model: nn.Module, x: Tensor, threads: int) -> Callable[[Tenso
         warnings.simplefilter('ignore')
         path = str(Path(folder) / 'dense.onnx')
         try:
-            torch.onnx.export(model, (x,), path, dynamo=False, opset_version=17)
+            torch.onnx.export(
+                model,
+                (x,),
+                path,
+                dynamo=False,
+                opset_version=17,
+                input_names=['x'],
+                dynamic_axes={'x': {0: 'batch'}},
+            )
         except Exception as error:  # exporters raise anything
             raise AbsentError(f'export to ONNX: {type(error).__name__}') from error
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
+        options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 3
         session = onnxruntime.InferenceSession(path, options, ['CPUExecutionProvider'])
-    (entry,) = session.get_inputs()
-    return lambda x: [torch.from_numpy(y) for y in session.run(None, {entry.name: x.numpy()})]
-
-
-class HeadOutputs(nn.Module):
-    """A one-stage detector's maps before boxes are decoded, as a flat list."""
-
-    def __init__(self, detector: BaseDetector) -> None:
-        super().__init__()
-        self.detector = detector
-
-    def forward(self, x: Tensor) -> list[Tensor]:
-        """x: ``[B, 3, H, W]``."""
-        return [y for maps in self.detector(x, mode='tensor') for y in maps]
+    return lambda x: [torch.from_numpy(y) for y in session.run(None, {'x': x.numpy()})]

@@ -7,7 +7,14 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from ..analysis import count_macs
 from ..engine.self_grouping import self_group_model
-from ..layers import AttentionGenerator, DGCConv2d, MaskGenerator, SelfGrouping
+from ..layers import (
+    AttentionGenerator,
+    DGCConv2d,
+    Gate,
+    GroupedLayer,
+    MaskGenerator,
+    SelfGrouping,
+)
 
 _SETTLING = 4, 3, 256, 256
 _NEAR = 0.005
@@ -60,6 +67,31 @@ def set_mac_ratio(model: nn.Module, images: Tensor, ratio: float) -> float:
             return found
         low, high = (middle, high) if found < ratio else (low, middle)
     raise ValueError(f'MAC ratio {ratio} out of reach, {found:.3f} is the nearest')
+
+
+@torch.no_grad()
+def varying_share(model: nn.Module, size: tuple[int, int], images: int = 4) -> float | None:
+    """Of what gates decide by the image, the share that differs between random images.
+
+    model: a backbone in eval mode. size: of the images. None where no gate depends on the image.
+    """
+    seen: dict[nn.Module, list[Tensor]] = {}
+
+    def on_gate(layer: nn.Module, gate: Gate, x: Tensor, y: Tensor) -> None:
+        seen.setdefault(layer, []).append(gate.mask[0].bool())
+
+    dynamic = [m for m in model.modules() if isinstance(m, GroupedLayer) and not m.static_gate]
+    handles = [layer.register_gate_hook(on_gate) for layer in dynamic]
+    like = next(model.parameters())
+    for _ in range(images if dynamic else 0):
+        model(torch.randn(1, 3, *size, device=like.device))
+    for handle in handles:
+        handle.remove()
+    if not seen:
+        return None
+    masks = [torch.stack(of_layer) for of_layer in seen.values()]  # [images, G, C]
+    differ = [(of_layer.any(dim=0) & ~of_layer.all(dim=0)).flatten() for of_layer in masks]
+    return float(torch.cat(differ).float().mean())
 
 
 @torch.no_grad()

@@ -31,7 +31,8 @@ def _convolve(layer: GroupedConv2d, x: Tensor, gate: Gate) -> Tensor:
         connections = connection(gate.value, gate.assign, filters)[0]
         y = F.conv2d(x, layer.weight * connections[..., None, None], layer.bias, *geometry)
     else:
-        copies = torch.cat([x * gate.value[:, g, :, None, None] for g in range(groups)], dim=1)
+        value = gate.value.to(x.dtype)[..., None, None]  # [B or 1, G, C, 1, 1]
+        copies = torch.cat([x * value[:, g] for g in range(groups)], dim=1)
         y = _by_group(layer, copies, gate, geometry)
     layer._show_gate(gate, x, y)
     return y

@@ -4,9 +4,8 @@ from mmengine.config import Config
 from torch import nn
 
 from mmdet_groupconv.analysis import count_macs
-from mmdet_groupconv.backbones import DGCResNet, MSGCResNet, SGCResNet
-from mmdet_groupconv.benchmark import prepare, set_mac_ratio
-from mmdet_groupconv.layers import MaskGenerator
+from mmdet_groupconv.backbones import DGCResNet, FLGCResNet, MSGCResNet, SGCResNet
+from mmdet_groupconv.benchmark import prepare, set_mac_ratio, varying_share
 
 
 def detector(backbone):
@@ -32,14 +31,19 @@ def test_gates_are_as_open_as_asked_for():
 
 def test_gates_differ_between_images():
     network = prepared(MSGCResNet(18, base_channels=16))
-    images = torch.randn(4, 3, 96, 96) * torch.rand(4, 3, 1, 1) * 2
-    set_mac_ratio(network, images, 0.5)
-    seen = []
-    for module in network.modules():
-        if isinstance(module, MaskGenerator):
-            module.register_forward_hook(lambda *call: seen.append(call[2]))
-    network(images)
-    assert any((mask[0] != other).any() for mask in seen for other in mask[1:])
+    set_mac_ratio(network, torch.randn(1, 3, 96, 96), 0.5)
+    assert 0.2 < varying_share(network, (96, 96)) < 0.95
+    dgc = prepared(DGCResNet(18, base_channels=8, heads=2))
+    assert varying_share(dgc, (96, 96)) > 0.05
+
+
+def test_constant_gates_do_not_differ():
+    network = prepared(MSGCResNet(18, base_channels=8))
+    for name, parameter in network.named_parameters():
+        if name.endswith('conv.3.bias'):
+            nn.init.constant_(parameter, 1e4)
+    assert varying_share(network, (64, 64)) == 0
+    assert varying_share(FLGCResNet(18, base_channels=8).eval(), (64, 64)) is None
 
 
 def test_a_network_without_such_gates_is_named():

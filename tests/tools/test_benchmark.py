@@ -3,6 +3,8 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from mmengine.model import BaseModel
 
 PROJECT = Path(__file__).resolve().parents[2]
 RETINANET = PROJECT / 'configs/retinanet'
@@ -11,7 +13,7 @@ SMALL = ['--shape', '64', '64', '--rounds', '1']
 
 
 @pytest.fixture
-def benchmark():
+def module():
     spec = importlib.util.spec_from_file_location('benchmark', PROJECT / 'tools/benchmark.py')
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -20,6 +22,11 @@ def benchmark():
         raise module.AbsentError('torch.compile: left out, it takes half a minute')
 
     module.compiled = no_compiler
+    return module
+
+
+@pytest.fixture
+def benchmark(module):
     return module.main
 
 
@@ -32,6 +39,12 @@ def test_all_forms_of_a_backbone_are_timed(benchmark, tmp_path, capsys):
     )
     assert figures['ratio'] == pytest.approx(0.5, abs=0.005)
     assert figures['machine']['threads'] == 1
+    assert 0 < figures['varying_gates'] < 1
+    medians = {name: case['median'] for name, case in figures['cases'].items()}
+    best = min(median for name, median in medians.items() if name.startswith('dense'))
+    assert figures['factors']['best dense'] == pytest.approx(best / medians['compact'])
+    for case in figures['cases'].values():
+        assert case['quartiles'][0] <= case['median'] <= case['quartiles'][1]
     assert all(case['median'] > 0 for case in figures['cases'].values())
     printed = capsys.readouterr().out
     assert 'published form' in printed
@@ -43,6 +56,44 @@ def test_whole_detectors_and_training_steps_are_timed(benchmark, arguments, tmp_
     out = tmp_path / 'figures.json'
     assert benchmark([OURS, *SMALL, *arguments, '--out', str(out)]) == 0
     assert json.loads(out.read_text())['cases']['dense eager']['median'] > 0
+    assert [path.name for path in tmp_path.iterdir()] == ['figures.json']
+
+
+def test_training_steps_are_alike_and_pay_for_the_method_s_loss(module, monkeypatch):
+    losses = []
+    parse = BaseModel.parse_losses
+
+    def watch(model, found):
+        losses.append((type(model.backbone).__name__, found))
+        return parse(model, found)
+
+    monkeypatch.setattr(BaseModel, 'parse_losses', watch)
+    assert module.main([OURS, *SMALL, '--train', '--batch', '2', '--rounds', '2']) == 0
+    assert all(('loss_macs' in found) == (name == 'MSGCResNet') for name, found in losses)
+    dense = torch.stack([total(found) for name, found in losses if name == 'ResNet'])
+    assert torch.isfinite(dense).all()
+    torch.testing.assert_close(dense, dense[:1].expand_as(dense))
+    assert {name for name, _ in losses} == {'MSGCResNet', 'ResNet'}
+
+
+def total(losses):
+    terms = [value for name, value in losses.items() if 'loss' in name]
+    return sum(sum(term) if isinstance(term, list) else term for term in terms)
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['--require', 'dense', '1'], "expected one of 'compact'"),
+        (['--require', 'best dense', 'much'], "'much'"),
+        (['--out', 'nowhere/figures.json'], 'folder nowhere not found'),
+        (['--rounds', '0'], '1 or more'),
+    ],
+)
+def test_mistakes_are_named_before_anything_is_timed(benchmark, arguments, message, capsys):
+    with pytest.raises(SystemExit):
+        benchmark([OURS, *SMALL, *arguments])
+    assert message in capsys.readouterr().err
 
 
 def test_a_factor_that_is_missed_is_the_exit_status(benchmark, capsys):

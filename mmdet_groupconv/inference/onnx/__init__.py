@@ -1,0 +1,9 @@
+"""ONNX files in which grouped work is really gone; needs the packages onnx and onnxruntime.
+
+What PyTorch traces has dense convolutions with zeros in them. Their weights alone tell what to
+leave out, so nothing here knows a method.
+"""
+
+from .export import export_onnx
+
+__all__ = ['export_onnx']

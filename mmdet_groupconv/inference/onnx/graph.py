@@ -1,0 +1,114 @@
+"""Reading a traced ONNX graph, and writing the nodes of a new one."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, helper, numpy_helper
+
+# They look at each value for itself.
+ELEMENTWISE = ('Relu', 'LeakyRelu', 'Clip', 'Sigmoid', 'HardSwish')
+
+
+class Graph:
+    """A graph with its constants at hand.
+
+    readers: the nodes that read each tensor. outputs: names of the graph's own outputs.
+    """
+
+    def __init__(self, graph: GraphProto) -> None:
+        self.nodes = list(graph.node)
+        self.outputs = {output.name for output in graph.output}
+        self.readers: dict[str, list[NodeProto]] = defaultdict(list)
+        self._constants = {tensor.name: tensor for tensor in graph.initializer}
+        for node in self.nodes:
+            if node.op_type == 'Identity' and node.input[0] in self._constants:
+                self._constants[node.output[0]] = self._constants[node.input[0]]
+            for name in node.input:
+                self.readers[name].append(node)
+        self._arrays: dict[str, np.ndarray] = {}
+
+    def constant(self, name: str) -> np.ndarray | None:
+        """What an initializer holds; None for what is computed."""
+        if name in self._constants and name not in self._arrays:
+            self._arrays[name] = numpy_helper.to_array(self._constants[name])
+        return self._arrays.get(name)
+
+    def weight(self, node: NodeProto) -> np.ndarray | None:
+        """``[K, C, kh, kw]`` of a convolution that reads every channel; None for other nodes."""
+        if node.op_type != 'Conv' or attributes(node).get('group', 1) != 1:
+            return None
+        return self.constant(node.input[1])
+
+    def bias(self, node: NodeProto) -> np.ndarray | None:
+        """``[K]`` of a convolution, zeros where it has none; None where it is computed."""
+        if len(node.input) > 2:
+            return self.constant(node.input[2])
+        weight = self.constant(node.input[1])
+        return None if weight is None else np.zeros(len(weight), weight.dtype)
+
+    def is_depthwise(self, node: NodeProto) -> bool:
+        """Whether a node is a convolution with a filter a channel, and constant weights."""
+        weight = self.constant(node.input[1]) if node.op_type == 'Conv' else None
+        group = attributes(node).get('group', 1)
+        return weight is not None and weight.shape[1] == 1 and len(weight) == group > 1
+
+    def reader_behind(self, name: str) -> NodeProto | None:
+        """The only reader of a tensor, behind elementwise nodes; None where there are others."""
+        while name not in self.outputs and len(self.readers[name]) == 1:
+            (reader,) = self.readers[name]
+            if reader.op_type not in ELEMENTWISE:
+                return reader
+            name = reader.output[0]
+        return None
+
+
+class Writer:
+    """Nodes and constants of a new graph; a node or constant that is there already is shared."""
+
+    def __init__(self) -> None:
+        self.nodes: list[NodeProto] = []
+        self.constants: dict[tuple, tuple[str, np.ndarray]] = {}
+        self._made: dict[tuple, str] = {}
+
+    def constant(self, array: np.ndarray) -> str:
+        """The name of an initializer."""
+        array = np.ascontiguousarray(array)
+        key = array.dtype.str, array.shape, array.tobytes()
+        if key not in self.constants:
+            self.constants[key] = f'groups_constant_{len(self.constants)}', array
+        return self.constants[key][0]
+
+    def node(self, kind: str, inputs: Sequence[str], output: str | None = None, **attrs) -> str:
+        """The name of what it computes: `output`, where that is given."""
+        key = kind, tuple(inputs), repr(sorted(attrs.items()))
+        if key in self._made and output is None:
+            return self._made[key]
+        name = output or f'groups_{len(self._made)}'
+        self.nodes.append(helper.make_node(kind, inputs, [name], name=f'{kind}_{name}', **attrs))
+        self._made[key] = name
+        return name
+
+    def finish(self, model: ModelProto) -> ModelProto:
+        """`model` with these nodes in the place of its own, less the constants nobody reads."""
+        new = ModelProto()
+        new.CopyFrom(model)
+        del new.graph.node[:], new.graph.initializer[:], new.graph.value_info[:]
+        new.graph.node.extend(self.nodes)
+        read = {name for node in self.nodes for name in node.input}
+        own = [numpy_helper.from_array(array, name) for name, array in self.constants.values()]
+        new.graph.initializer.extend(
+            tensor for tensor in (*model.graph.initializer, *own) if tensor.name in read
+        )
+        return new
+
+
+def attributes(node: NodeProto) -> dict:
+    """A node's attributes by name."""
+    return {a.name: helper.get_attribute_value(a) for a in node.attribute}
+
+
+def has_branches(graph: GraphProto) -> bool:
+    """Whether some node holds a graph of its own, which may read any tensor."""
+    kinds = AttributeProto.GRAPH, AttributeProto.GRAPHS
+    return any(a.type in kinds for node in graph.node for a in node.attribute)

@@ -1,0 +1,182 @@
+"""Putting small convolutions into a graph in the place of those with zeros."""
+
+from typing import NamedTuple
+
+import numpy as np
+from onnx import ModelProto, NodeProto
+
+from .graph import ELEMENTWISE, Graph, Writer, attributes
+from .ways import Bundle, Way, round_up
+
+_ALIGNED = 4  # what onnxruntime asks of the number of channels that its fast convolutions read
+
+
+class Part(NamedTuple):
+    """A tensor with some channels of a map. ids: ``[n]``, which ones; -1 for zeros or anything."""
+
+    tensor: str
+    ids: np.ndarray
+
+
+def regroup(model: ModelProto, ways: dict[str, Way]) -> ModelProto:
+    """The same network, its convolutions computed in the given ways.
+
+    Channels in between are reordered as late as possible, and where the next convolution can take
+    them as they come, never.
+
+    ways: by the name of the convolution's output; those that are not there stay as they are.
+    """
+    return _Regrouping(model, ways).model
+
+
+class _Regrouping:
+    def __init__(self, model: ModelProto, ways: dict[str, Way]) -> None:
+        self.graph, self.ways, self.writer = Graph(model.graph), ways, Writer()
+        self.maps: dict[str, list[Part]] = {}  # tensors whose channels are elsewhere
+        self.total: dict[str, int] = {}
+        for node in self.graph.nodes:
+            self._rewrite(node)
+        for name in self.graph.outputs:
+            self._in_order(name)
+        self.model = self.writer.finish(model)
+
+    def _rewrite(self, node: NodeProto) -> None:
+        x, name = (node.input[0] if node.input else ''), node.output[0]
+        weight = self.graph.weight(node)
+        if name in self.ways or (x in self.maps and weight is not None):
+            whole = Way([Bundle(np.arange(len(weight)), np.arange(weight.shape[1]))])
+            self._convolve(node, self.ways.get(name, whole))
+        elif x in self.maps and node.op_type in ELEMENTWISE:
+            attrs, rest = attributes(node), list(node.input[1:])
+            self.total[name] = self.total[x]
+            self.maps[name] = [
+                Part(self.writer.node(node.op_type, [part.tensor, *rest], **attrs), part.ids)
+                for part in self.maps[x]
+            ]
+        elif x in self.maps and self.graph.is_depthwise(node):
+            self.total[name] = self.total[x]
+            self.maps[name] = [self._depthwise(node, part) for part in self.maps[x]]
+        else:
+            for tensor in node.input:
+                self._in_order(tensor)
+            self.writer.nodes.append(node)
+
+    def _convolve(self, node: NodeProto, way: Way) -> None:
+        name = node.output[0]
+        self.total[name] = len(self.graph.weight(node))
+        if way.native:
+            self.maps[name] = [self._native(node, way)]
+        elif len(way.bundles) == 1:
+            self.maps[name] = [self._one(node, self._wanted_order(name, way), way.bundles[0].reads)]
+        else:
+            self.maps[name] = [
+                self._one(node, _fill(bundle.filters, round_up(len(bundle.filters))), bundle.reads)
+                for bundle in way.bundles
+            ]
+
+    def _one(self, node: NodeProto, filters: np.ndarray, reads: np.ndarray) -> Part:
+        x = self._take(node.input[0], reads, self.graph.weight(node).shape[1])
+        weight = _rows(_rows(self.graph.weight(node), filters).swapaxes(0, 1), x.ids)
+        return self._conv(node, x.tensor, weight.swapaxes(0, 1), filters)
+
+    def _native(self, node: NodeProto, way: Way) -> Part:
+        weight, reads, filters = self.graph.weight(node), *_equal(way)
+        x = self._exactly(node.input[0], np.concatenate(reads), weight.shape[1])
+        blocks = [
+            _rows(_rows(weight, own).swapaxes(0, 1), read).swapaxes(0, 1)
+            for own, read in zip(filters, reads, strict=True)
+        ]
+        return self._conv(node, x, np.concatenate(blocks), np.concatenate(filters), len(blocks))
+
+    def _depthwise(self, node: NodeProto, part: Part) -> Part:
+        weight = _rows(self.graph.constant(node.input[1]), part.ids)
+        return self._conv(node, part.tensor, weight, part.ids, len(weight))
+
+    def _conv(
+        self, node: NodeProto, x: str, weight: np.ndarray, filters: np.ndarray, group: int = 1
+    ) -> Part:
+        bias = _rows(self.graph.bias(node), filters)
+        inputs = [x, self.writer.constant(weight), self.writer.constant(bias)]
+        attrs = dict(attributes(node), group=group)
+        return Part(self.writer.node('Conv', inputs, **attrs), filters)
+
+    def _wanted_order(self, name: str, way: Way) -> np.ndarray:
+        """Of the filters of one convolution: as its only reader takes them, if it groups them."""
+        filters, reader = way.bundles[0].filters, self.graph.reader_behind(name)
+        reader_way = None if reader is None else self.ways.get(reader.output[0])
+        if reader_way is not None and reader_way.native:
+            order = np.concatenate(_equal(reader_way)[0])
+            if set(filters) <= set(order) and len(order) <= round_up(len(filters)) * 1.3:
+                return order
+        return filters
+
+    def _take(self, name: str, wanted: np.ndarray, total: int) -> Part:
+        """A tensor with the `wanted` channels of a map, perhaps with others that cost nothing."""
+        blocks, parts = round_up(len(wanted)), self.maps.get(name)
+        if parts is None:
+            parts = [Part(name, np.arange(total))]
+        for part in parts:
+            if round_up(len(part.ids)) == blocks and np.isin(wanted, part.ids).all():
+                return part
+        joined = self._join(parts)
+        if round_up(len(joined.ids)) == blocks:
+            return joined
+        places = np.sort(_positions(joined.ids, total)[wanted])
+        ids = _fill(joined.ids[places], round_up(len(places), _ALIGNED))
+        return Part(self._gather(joined, _fill(places, len(ids), places[0])), ids)
+
+    def _exactly(self, name: str, wanted: np.ndarray, total: int) -> str:
+        """A tensor with the `wanted` channels of a map, and anything where that says -1."""
+        joined = self._join(self.maps.get(name) or [Part(name, np.arange(total))])
+        if len(joined.ids) == len(wanted) and ((wanted == joined.ids) | (wanted < 0)).all():
+            return joined.tensor
+        places = np.where(wanted < 0, 0, _positions(joined.ids, total)[wanted])
+        return self._gather(joined, places)
+
+    def _in_order(self, name: str) -> None:
+        """Compute a tensor under its own name, as the nodes that stay read it."""
+        if name not in self.maps:
+            return
+        total = self.total[name]
+        joined = self._join(self.maps.pop(name))
+        if np.array_equal(joined.ids, np.arange(total)):
+            self.writer.node('Identity', [joined.tensor], output=name)
+            return
+        self._gather(joined, _positions(joined.ids, total), output=name)
+
+    def _join(self, parts: list[Part]) -> Part:
+        if len(parts) == 1:
+            return parts[0]
+        tensor = self.writer.node('Concat', [part.tensor for part in parts], axis=1)
+        return Part(tensor, np.concatenate([part.ids for part in parts]))
+
+    def _gather(self, x: Part, places: np.ndarray, output: str | None = None) -> str:
+        return self.writer.node(
+            'Gather', [x.tensor, self.writer.constant(places.astype(np.int64))], output, axis=1
+        )
+
+
+def _equal(way: Way) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Channels and filters of each group, filled up with -1 to the same size."""
+    filters, reads = zip(*way.bundles, strict=True)
+    return tuple(
+        [_fill(part, round_up(max(map(len, parts)))) for part in parts] for parts in (reads, filters)
+    )
+
+
+def _fill(ids: np.ndarray, size: int, value: int = -1) -> np.ndarray:
+    return np.concatenate((ids, np.full(size - len(ids), value, ids.dtype)))
+
+
+def _rows(array: np.ndarray, ids: np.ndarray) -> np.ndarray:
+    """Rows of an array, zeros where `ids` says -1."""
+    rows = array[ids]
+    rows[ids < 0] = 0
+    return rows
+
+
+def _positions(ids: np.ndarray, total: int) -> np.ndarray:
+    """Where each of `total` channels lies; 0 for those that are not there."""
+    places = np.zeros(total, np.int64)
+    places[ids[ids >= 0]] = (ids >= 0).nonzero()[0]
+    return places
