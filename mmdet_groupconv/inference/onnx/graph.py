@@ -35,29 +35,38 @@ class Graph:
         return self._arrays.get(name)
 
     def weight(self, node: NodeProto) -> np.ndarray | None:
-        """``[K, C, kh, kw]`` of a convolution that reads every channel; None for other nodes."""
-        if node.op_type != 'Conv' or attributes(node).get('group', 1) != 1:
+        """``[K, C, kh, kw]`` of a convolution that reads every channel; None for other nodes.
+
+        Nor for weights that are computed.
+        """
+        fixed = node.op_type == 'Conv' and all(self.constant(n) is not None for n in node.input[1:])
+        if not fixed or attributes(node).get('group', 1) != 1:
             return None
         return self.constant(node.input[1])
 
-    def bias(self, node: NodeProto) -> np.ndarray | None:
-        """``[K]`` of a convolution, zeros where it has none; None where it is computed."""
+    def bias(self, node: NodeProto) -> np.ndarray:
+        """``[K]`` of a convolution, zeros where it has none."""
         if len(node.input) > 2:
             return self.constant(node.input[2])
         weight = self.constant(node.input[1])
-        return None if weight is None else np.zeros(len(weight), weight.dtype)
+        return np.zeros(len(weight), weight.dtype)
 
     def is_depthwise(self, node: NodeProto) -> bool:
         """Whether a node is a convolution with a filter a channel, and constant weights."""
-        weight = self.constant(node.input[1]) if node.op_type == 'Conv' else None
-        group = attributes(node).get('group', 1)
-        return weight is not None and weight.shape[1] == 1 and len(weight) == group > 1
+        if node.op_type != 'Conv' or any(self.constant(n) is None for n in node.input[1:]):
+            return False
+        weight, group = self.constant(node.input[1]), attributes(node).get('group', 1)
+        return weight.shape[1] == 1 and len(weight) == group > 1
+
+    def passes_channels(self, node: NodeProto) -> bool:
+        """Whether each channel of the output is made from the same one of the first input."""
+        return node.op_type in ELEMENTWISE or self.is_depthwise(node)
 
     def reader_behind(self, name: str) -> NodeProto | None:
-        """The only reader of a tensor, behind elementwise nodes; None where there are others."""
+        """The only reader of a tensor, behind those that pass channels on, or None."""
         while name not in self.outputs and len(self.readers[name]) == 1:
             (reader,) = self.readers[name]
-            if reader.op_type not in ELEMENTWISE:
+            if not self.passes_channels(reader):
                 return reader
             name = reader.output[0]
         return None
@@ -90,12 +99,16 @@ class Writer:
         return name
 
     def finish(self, model: ModelProto) -> ModelProto:
-        """`model` with these nodes in the place of its own, less the constants nobody reads."""
+        """`model` with these nodes in the place of its own, less what nobody reads."""
         new = ModelProto()
         new.CopyFrom(model)
         del new.graph.node[:], new.graph.initializer[:], new.graph.value_info[:]
-        new.graph.node.extend(self.nodes)
-        read = {name for node in self.nodes for name in node.input}
+        read, kept = {output.name for output in model.graph.output}, []
+        for node in reversed(self.nodes):
+            if read.intersection(node.output):
+                read.update(node.input)
+                kept.append(node)
+        new.graph.node.extend(reversed(kept))
         own = [numpy_helper.from_array(array, name) for name, array in self.constants.values()]
         new.graph.initializer.extend(
             tensor for tensor in (*model.graph.initializer, *own) if tensor.name in read
