@@ -6,10 +6,11 @@ from mmdet.models.backbones.resnet import BasicBlock, Bottleneck
 from mmdet.models.layers import InvertedResidual
 from torch import Tensor, nn
 
-from ..layers import GroupedConv2d, SelfGatedConv2d
+from ..layers import GroupedConv2d, SelfGatedConv2d, SGCLinear
 from .chain import Chain
 from .folding import can_fold, units_of
-from .fused import RELU, activation_of
+from .fused import NONE, RELU, Geometry, activation_of
+from .static import StaticConv
 from .unit import Unit
 
 
@@ -50,6 +51,29 @@ class CompactBranch(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x: ``[B, C, H, W]``. Returns ``[B, K, H', W']``."""
         return self.chain(x, None if self.gates_of is None else self.gates_of.gates(x))
+
+
+class CompactLinear(nn.Module):
+    """A fully connected layer as a 1x1 convolution of a map whose pixels are its rows."""
+
+    def __init__(self, chain: Chain) -> None:
+        super().__init__()
+        self.chain = chain
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[N, C]`` -> ``[N, K]``."""
+        if len(x) == 0:
+            return x.new_zeros(0, self.chain.units[-1].out_channels)
+        rows = x.contiguous().view(1, len(x), 1, -1).permute(0, 3, 1, 2)
+        return self.chain(rows).permute(0, 2, 3, 1).reshape(len(x), -1)
+
+
+def compact_linear(layer: SGCLinear) -> CompactLinear:
+    """The compact form of a grouped fully connected layer."""
+    weight = layer.weight.detach()[..., None, None]
+    bias = weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.detach()
+    geometry = Geometry((1, 1), (0, 0), (1, 1))
+    return CompactLinear(Chain([StaticConv(weight, bias, geometry, NONE, layer.mask)]))
 
 
 def compact_residual(block: BasicBlock | Bottleneck, owns_input: bool) -> nn.Module | None:

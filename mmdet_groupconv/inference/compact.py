@@ -16,12 +16,13 @@ from ..backbones.grouped_blocks import (
 )
 from ..backbones.msgc_mobilenet_v2 import MSGCInvertedResidual
 from ..backbones.msgc_resnet import MSGCBasicBlock, MSGCBottleneck
-from ..layers import GatePool
+from ..layers import GatePool, SGCLinear
 from .blocks import (
     CompactBlock,
     CompactBranch,
     compact_conv_module,
     compact_inverted_residual,
+    compact_linear,
     compact_residual,
 )
 from .chain import Chain
@@ -104,6 +105,8 @@ def _replacement(module: nn.Module, owns_input: bool) -> nn.Module | None:
         return compact_inverted_residual(module, owns_input)
     if isinstance(module, ConvModule):
         return compact_conv_module(module)
+    if isinstance(module, SGCLinear):
+        return compact_linear(module)
     units = units_of(module)
     return None if units is None else CompactBranch(Chain(units))
 

@@ -11,7 +11,7 @@ from mmengine.config import Config
 
 from mmdet_groupconv.inference import compact
 from mmdet_groupconv.inference.unit import Unit
-from mmdet_groupconv.layers import GroupedConv2d
+from mmdet_groupconv.layers import GroupedConv2d, SGCLinear
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 TINY = dict(base_channels=8)
@@ -206,3 +206,14 @@ def test_a_tower_that_is_shared_stays_shared():
     fast = compact(torch.nn.ModuleList([shared, torch.nn.ReLU(), shared]))
     assert fast[0] is fast[2]
     assert fast[0] is not shared
+
+
+def test_grouped_linear_layers_are_exact():
+    torch.manual_seed(0)
+    layer = SGCLinear(24, 10, groups=4).double()
+    layer.mask.copy_(torch.rand(3, 24)[torch.randint(3, (10,))] > 0.5)
+    fast = compact(layer)
+    assert type(fast) is not SGCLinear
+    for rows in (7, 1, 0):
+        x = torch.randn(rows, 24, dtype=torch.float64)
+        torch.testing.assert_close(fast(x), layer(x).detach())
