@@ -38,6 +38,8 @@ class Chain(nn.Module):
         activation. Returns ``[B, K, H', W']``.
         """
         x = x.contiguous(memory_format=torch.channels_last)
+        if len(x) == 0:  # a detector's RoIs
+            return self._empty(x) if out is None else out
         gates = [None] * len(self.units) if gates is None else gates
         if len(x) == 1 or not self.per_image:
             return self._run(x, gates, out)
@@ -50,6 +52,11 @@ class Chain(nn.Module):
             for i in range(len(x))
         ]
         return torch.cat(done) if out is None else out
+
+    def _empty(self, x: Tensor) -> Tensor:
+        for unit in self.units:
+            x = unit.empty(x)
+        return x
 
     def _run(self, x: Tensor, gates: Sequence[Gate | None], out: Tensor | None) -> Tensor:
         needed: list[Tensor | None] = [None] * len(self.units)

@@ -31,6 +31,7 @@ from .freezing import freeze_gates
 from .fused import NONE, activation_of
 from .maps import MatrixPool
 from .pool import MapPool
+from .static import StaticConv
 from .stem import CompactStem
 from .unit import Unit
 
@@ -76,7 +77,10 @@ def _compact(module: nn.Module, done: dict[nn.Module, nn.Module], owns_input: bo
     if isinstance(module, (CompactBranch, CompactStem)):
         return module
     if module in done:  # a layer that is shared stays shared
-        return done[module]
+        new = done[module]
+        if isinstance(new, CompactBlock):
+            new.owns_input &= owns_input
+        return new
     new = _replacement(module, owns_input)
     if isinstance(new, nn.Module) and new is not module:
         done[module] = new
@@ -84,7 +88,8 @@ def _compact(module: nn.Module, done: dict[nn.Module, nn.Module], owns_input: bo
             new.shortcut = _compact(new.shortcut, done, owns_input=False)
         return new
     done[module] = module
-    if isinstance(module, nn.Sequential):
+    in_sequence = _is_sequence(module)
+    if in_sequence:
         _fuse_neighbours(module)
     if isinstance(module, ResNet) and not module.deep_stem:
         _fuse_stem(module)
@@ -92,7 +97,7 @@ def _compact(module: nn.Module, done: dict[nn.Module, nn.Module], owns_input: bo
     for name, child in list(module._modules.items()):
         if child is not None:
             # What a block returns, and nobody but the next block of the sequence gets.
-            owned = isinstance(module, nn.Sequential) and isinstance(previous, CompactBlock)
+            owned = in_sequence and isinstance(previous, CompactBlock)
             previous = _compact(child, done, owned)
             setattr(module, name, previous)
     return module
@@ -103,12 +108,17 @@ def _replacement(module: nn.Module, owns_input: bool) -> nn.Module | None:
         return compact_residual(module, owns_input)
     if type(module) in _INVERTED_RESIDUALS:
         return compact_inverted_residual(module, owns_input)
-    if isinstance(module, ConvModule):
+    if type(module) is ConvModule:
         return compact_conv_module(module)
     if isinstance(module, SGCLinear):
         return compact_linear(module)
     units = units_of(module)
     return None if units is None else CompactBranch(Chain(units))
+
+
+def _is_sequence(module: nn.Module) -> bool:
+    # Others may look at what is in between.
+    return isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
 
 
 def _fuse_neighbours(sequence: nn.Sequential) -> None:
@@ -135,8 +145,10 @@ def _fuse_stem(backbone: ResNet) -> None:
     if units is None:
         return
     setattr(backbone, backbone.norm1_name, nn.Identity())
-    if activation is None:
+    if activation is not None:
+        backbone.relu = nn.Identity()
+    if activation is None or [type(unit) for unit in units] != [StaticConv]:
         backbone.conv1 = CompactBranch(Chain(units))
         return
-    backbone.relu = backbone.maxpool = nn.Identity()
+    backbone.maxpool = nn.Identity()
     backbone.conv1 = CompactStem(*units)

@@ -31,9 +31,17 @@ class Activation(NamedTuple):
     plain: Callable[[Tensor], Tensor]
 
 
-NONE = Activation('none', (), lambda x: x)
+def _unchanged(x: Tensor) -> Tensor:
+    return x
+
+
+def _clamp(x: Tensor) -> Tensor:
+    return x.clamp_(0, 6)
+
+
+NONE = Activation('none', (), _unchanged)
 RELU = Activation('relu', (), torch.relu_)
-RELU6 = Activation('hardtanh', (0.0, 6.0), lambda x: x.clamp_(0, 6))
+RELU6 = Activation('hardtanh', (0.0, 6.0), _clamp)
 
 
 def activation_of(module: nn.Module | None) -> Activation | None:
@@ -54,7 +62,7 @@ def convolve(
     """``activation(conv(x))``; ``[B, C, H, W]`` channels-last -> ``[B, K, H', W']``."""
     if not has_fused_calls(x):
         return activation.plain(F.conv2d(x, weight, bias, *geometry))
-    shape = _shape(x, weight, geometry)
+    shape = output_shape(x, weight, geometry)
     if pool.serves(x, shape):  # the fused calls write to memory of their own, unless they add
         out = pool.empty(x, shape).zero_()
         convolve_onto(out, x, weight, bias, geometry, activation)
@@ -71,16 +79,20 @@ def convolve_onto(
     activation: Activation,
 ) -> None:
     """``out = activation(out + conv(x))``, in place."""
-    if not has_fused_calls(x):
+    # oneDNN crashes on other layouts.
+    layout = torch.channels_last
+    in_layout = all(y.is_contiguous(memory_format=layout) for y in (out, x))
+    if not has_fused_calls(x) or not in_layout:
         activation.plain(out.add_(F.conv2d(x, weight, bias, *geometry)))
         return
-    fused = 'relu' if activation is RELU else None
+    fused = 'relu' if activation == RELU else None
     _CONV_ADD_(out, x, weight, bias, *_in_onednn_order(geometry), 'add', 1.0, fused, [], '')
     if fused is None:
         activation.plain(out)
 
 
-def _shape(x: Tensor, weight: Tensor, geometry: Geometry) -> tuple[int, int, int, int]:
+def output_shape(x: Tensor, weight: Tensor, geometry: Geometry) -> tuple[int, int, int, int]:
+    """``[B, K, H', W']`` of a convolution."""
     height, width = (
         (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
         for size, kernel, stride, padding, dilation in zip(

@@ -1,5 +1,7 @@
 """Convolutions whose gates come with the image."""
 
+import copy
+
 import torch
 from torch import Tensor
 
@@ -68,8 +70,8 @@ class GatedConv(ConvUnit):
     def _whole(
         self, x: FeatureMap, gate: Gate, rows: Tensor | None, out: Tensor | None
     ) -> FeatureMap:
-        value, groups, bias = gate.value[0], self.groups, self.bias
-        weight = self.weight
+        weight, groups, bias = self.weight, self.groups, self.bias
+        value = gate.value[0].to(weight.dtype)
         if rows is not None:
             weight, groups = take_filters(weight, rows), groups[rows]
             bias = bias.index_select(0, rows)
@@ -85,7 +87,7 @@ class GatedConv(ConvUnit):
     def _heads(
         self, x: FeatureMap, gate: Gate, rows: Tensor | None, out: Tensor | None
     ) -> FeatureMap:
-        value, opened = gate.value[0], gate.mask[0] > 0
+        value, opened = gate.value[0].to(self.weight.dtype), gate.mask[0] > 0
         places = x.positions(self.in_channels)
         alone = len(self.sizes) == 1 and self.order is None
         parts, start = [], 0
@@ -138,8 +140,8 @@ class SelfGatedConv(GatedConv):
 
     def __init__(self, layer: SelfGatedConv2d, *args) -> None:
         super().__init__(*args)
-        self.layer = layer
-        del layer.weight, layer.bias
+        self.layer = copy.deepcopy(layer)  # others may share it
+        del self.layer.weight, self.layer.bias
         self.register_buffer('channels', None)
 
     def expect(self, channels: Tensor) -> None:

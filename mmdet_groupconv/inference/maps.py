@@ -57,7 +57,8 @@ def join(parts: list[Tensor], pool: MapPool) -> Tensor:
     if pool.serves(parts[0], shape):
         out = pool.empty(parts[0], shape)
         return torch.cat(parts, dim=1, out=out)
-    return torch.cat(parts, dim=1)
+    # A part of one channel looks like any format to PyTorch, and makes it choose another one.
+    return torch.cat(parts, dim=1).contiguous(memory_format=torch.channels_last)
 
 
 def pixels(x: Tensor) -> Tensor:

@@ -41,13 +41,18 @@ class StaticConv(ConvUnit):
         connections: Tensor | None = None,
     ) -> None:
         if connections is not None:
-            weight = weight * connections[..., None, None]
+            weight = weight * connections.to(weight.dtype)[..., None, None]
         super().__init__(weight, bias, geometry, activation)
-        self.connected = None if connections is None else connections != 0
-        self.filters = None  # those that are left of out_channels
+        connected = None if connections is None else connections != 0
+        self.register_buffer('connected', connected)
+        self.register_buffer('filters', None)  # those that are left of out_channels
         self.forms = Fastest()
         self._kept: dict[int, tuple[list[Bundle], Tensor | None]] = {}
         self._labels: list[Tensor] = []
+
+    def _apply(self, *args, **kwargs) -> 'StaticConv':
+        self._kept, self._labels = {}, []  # of another device or precision
+        return super()._apply(*args, **kwargs)
 
     def reads(self, gate: Gate | None, needed: Tensor | None) -> Tensor | None:
         """See :class:`Unit`."""

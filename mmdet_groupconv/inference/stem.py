@@ -36,7 +36,7 @@ class CompactStem(nn.Module):
         height = (x.size(2) - kernel) // stride + 1
         width = (x.size(3) - unit.weight.size(3)) // geometry.stride[1] + 1
         shape = len(x), unit.out_channels, (height - 1) // 2 + 1, (width - 1) // 2 + 1
-        out = torch.empty(shape, memory_format=torch.channels_last)
+        out = torch.empty(shape, dtype=x.dtype, memory_format=torch.channels_last)
         step = max(_BAND // (2 * width * unit.out_channels), 1)
         for start in range(0, out.size(2), step):
             stop = min(start + step, out.size(2))

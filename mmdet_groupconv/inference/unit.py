@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from ..layers import Gate
-from .fused import NONE, Activation, Geometry, convolve
+from .fused import NONE, Activation, Geometry, convolve, output_shape
 from .maps import FeatureMap, pixels, take_filters
 from .pool import MapPool
 
@@ -40,6 +40,10 @@ class Unit(nn.Module):
         """
         raise NotImplementedError
 
+    def empty(self, x: Tensor) -> Tensor:
+        """The outputs for a batch of no images."""
+        return x.new_empty(0, self.out_channels, *x.shape[2:])
+
 
 class ConvUnit(Unit):
     """A convolution with the norm folded in and the activation fused.
@@ -54,6 +58,11 @@ class ConvUnit(Unit):
         self.register_buffer('weight', weight.contiguous(memory_format=torch.channels_last))
         self.register_buffer('bias', bias)
         self.geometry, self.activation = geometry, activation
+
+    def empty(self, x: Tensor) -> Tensor:
+        """See :class:`Unit`."""
+        size = output_shape(x, self.weight, self.geometry)[2:]
+        return x.new_empty(0, self.out_channels, *size)
 
     def finish(self, y: FeatureMap, out: Tensor | None) -> FeatureMap:
         """Add outputs that were not activated yet onto `out`, where that is given."""
@@ -93,8 +102,10 @@ class Normalise(Unit):
         scale, shift = self.scale, self.shift
         if x.channels is not None:
             scale, shift = scale[x.channels], shift[x.channels]
-        large = self.pool.serves(x.data, x.data.shape)
-        y = self.pool.empty(x.data, x.data.shape) if large else torch.empty_like(x.data)
+        if self.pool.serves(x.data, x.data.shape):
+            y = self.pool.empty(x.data, x.data.shape)
+        else:
+            y = torch.empty_like(x.data, memory_format=torch.channels_last)
         torch.addcmul(shift, pixels(x.data), scale, out=pixels(y))
         return FeatureMap(y.relu_(), x.channels)
 

@@ -5,14 +5,17 @@ from torch import nn
 from mmdet_groupconv.layers import AttentionGenerator, DGCConv2d, MaskGenerator, SelfGrouping
 
 
-@pytest.fixture
+@pytest.fixture(scope='session')
 def mix_gates():
     return _mix_gates
 
 
 @torch.no_grad()
 def _mix_gates(model, images):
-    """Gates of a fresh network that differ by image, norms that have seen data; to eval mode."""
+    """Gates of a fresh network that differ by image, norms that have seen data; to eval mode.
+
+    model: a backbone or a detector, of which only the heads' norms stay fresh.
+    """
     for module in model.modules():
         if isinstance(module, MaskGenerator):
             nn.init.normal_(module.conv[3].weight, std=0.7)
@@ -29,8 +32,35 @@ def _mix_gates(model, images):
             nn.init.normal_(module.bias, std=0.2)
             module.momentum = 1.0
     model.train()
-    model(images)
+    getattr(model, 'extract_feat', model)(images)
     model.eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_var.clamp_(min=0.01)  # rounding errors would grow without bounds
+    return model
+
+
+class _Always:
+    """In the place of ``Fastest``: the form at a position, the last one where there are fewer."""
+
+    def __init__(self, position):
+        self.position = position
+
+    def choose(self, x, names, run, out):
+        names = list(names)
+        return names[min(self.position, len(names) - 1)]
+
+
+@pytest.fixture(scope='session')
+def take_form():
+    return _take_form
+
+
+def _take_form(model, position):
+    """Have every layer of a compact network take the form at the same position, untimed."""
+    for module in model.modules():
+        if hasattr(module, 'forms'):
+            module.forms = _Always(position)
     return model
 
 
@@ -40,3 +70,40 @@ def plain_calls(monkeypatch):
     from mmdet_groupconv.inference import fused
 
     monkeypatch.setattr(fused, '_CONV', None)
+
+
+@pytest.fixture
+def all_maps_are_large(monkeypatch):
+    """Every map comes from a pool."""
+    from mmdet_groupconv.inference import pool
+
+    monkeypatch.setattr(pool, '_LARGE', 0)
+
+
+@pytest.fixture
+def many_bundles(monkeypatch):
+    """Narrow layers are parted into bundles as wide ones are."""
+    from mmdet_groupconv.inference import bundling
+
+    monkeypatch.setattr(bundling, '_TILE', 1)
+    monkeypatch.setattr(bundling, '_GATHERS', (0, 2, 8))
+
+
+@pytest.fixture
+def convolved(monkeypatch):
+    """The shapes of the weights that compact layers convolve with, one after the other."""
+    from mmdet_groupconv.inference import gated, static, unit
+
+    shapes = []
+    for module in (gated, static, unit):
+        for name, position in (('convolve', 1), ('convolve_onto', 2)):
+            original = getattr(module, name, None)
+            if original is None:
+                continue
+
+            def spy(*args, position=position, original=original):
+                shapes.append(tuple(args[position].shape))
+                return original(*args)
+
+            monkeypatch.setattr(module, name, spy)
+    return shapes

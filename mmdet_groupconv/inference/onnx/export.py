@@ -9,8 +9,9 @@ import torch
 from torch import nn
 
 from .graph import has_branches
-from .plan import choose_ways, session
+from .plan import choose_ways
 from .regroup import regroup
+from .shapes import name_sizes, session
 from .trace import RawOutputs, trace
 
 TOLERANCE = 1e-3
@@ -34,14 +35,13 @@ def export_onnx(
     exported = trace(model)
     if not has_branches(exported.graph):
         exported = regroup(exported, choose_ways(exported, shape, threads))
+        name_sizes(exported)
     onnx.checker.check_model(exported)
     path = Path(path)
     temporary = path.with_name(f'.{path.name}.{os.getpid()}')
     try:
         onnx.save(exported, temporary)
-        found = max(
-            difference(model, temporary, size, threads) for size in (shape, half(shape))
-        )
+        found = max(difference(model, temporary, size, threads) for size in (shape, half(shape)))
         if not found <= TOLERANCE:
             raise ValueError(f'{path} is off by {found:.1e}, expected at most {TOLERANCE:.0e}')
         temporary.replace(path)

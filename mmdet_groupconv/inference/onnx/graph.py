@@ -79,6 +79,7 @@ class Writer:
         self.nodes: list[NodeProto] = []
         self.constants: dict[tuple, tuple[str, np.ndarray]] = {}
         self._made: dict[tuple, str] = {}
+        self._aliases: dict[str, str] = {}
 
     def constant(self, array: np.ndarray) -> str:
         """The name of an initializer."""
@@ -98,17 +99,26 @@ class Writer:
         self._made[key] = name
         return name
 
+    def alias(self, name: str, tensor: str) -> None:
+        """Let `name` stand for another tensor."""
+        self._aliases[name] = tensor
+
     def finish(self, model: ModelProto) -> ModelProto:
         """`model` with these nodes in the place of its own, less what nobody reads."""
         new = ModelProto()
         new.CopyFrom(model)
+        for output in model.graph.output:
+            if output.name in self._aliases:
+                self.node('Identity', [self._aliases.pop(output.name)], output.name)
         del new.graph.node[:], new.graph.initializer[:], new.graph.value_info[:]
         read, kept = {output.name for output in model.graph.output}, []
         for node in reversed(self.nodes):
             if read.intersection(node.output):
-                read.update(node.input)
+                read.update(self._aliases.get(name, name) for name in node.input)
                 kept.append(node)
         new.graph.node.extend(reversed(kept))
+        for node in new.graph.node:
+            node.input[:] = [self._aliases.get(name, name) for name in node.input]
         own = [numpy_helper.from_array(array, name) for name, array in self.constants.values()]
         new.graph.initializer.extend(
             tensor for tensor in (*model.graph.initializer, *own) if tensor.name in read

@@ -4,12 +4,12 @@ import time
 from collections.abc import Callable
 
 import numpy as np
-import onnxruntime
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from rich.progress import track
 
 from .graph import Graph, attributes
 from .regroup import regroup
+from .shapes import session, sizes_of
 from .ways import Way, ways_of
 
 _ROUNDS = 4
@@ -23,19 +23,19 @@ def choose_ways(model: ModelProto, shape: tuple[int, int], threads: int) -> dict
     channels costs is counted. shape: height and width of the images.
     """
     graph = Graph(model.graph)
-    needed, sizes = needed_filters(graph), _input_sizes(model, graph, shape)
+    needed = needed_filters(graph)
+    convs = [node for node in graph.nodes if graph.weight(node) is not None]
+    (sizes,) = sizes_of(model, [node.input[0] for node in convs], [(1, *shape)])
     ways, found, same = {}, {}, {}
-    for node in graph.nodes:
-        weight, name = graph.weight(node), node.output[0]
-        if weight is None:
-            continue
+    for node in convs:
+        name = node.output[0]
         same.setdefault(_identity(node, needed[name]), []).append(node)
         found[name] = node
     for (_, used, *_), nodes in track(same.items(), 'timing layers'):
-        node = max(nodes, key=lambda n: np.prod(sizes[n.output[0]]))  # of levels that share it
+        node = max(nodes, key=lambda n: np.prod(sizes[n.input[0]]))  # of levels that share it
         tried = ways_of(graph.weight(node), np.frombuffer(used, bool))
         if len(tried) > 1:
-            best = _fastest(graph, node, tried, sizes[node.output[0]], threads)
+            best = _fastest(graph, node, tried, sizes[node.input[0]], threads)
             ways.update({n.output[0]: best for n in nodes})
     for name in found:  # dense ones that can give their outputs in an order of choice
         reader = graph.reader_behind(name)
@@ -79,75 +79,62 @@ def _identity(node: NodeProto, needed: np.ndarray) -> tuple:
     return node.input[1], needed.tobytes(), repr(sorted(attributes(node).items()))
 
 
-def _input_sizes(model: ModelProto, graph: Graph, shape: tuple[int, int]) -> dict[str, tuple]:
-    """The shape of what each convolution reads, by the name of its output, for one image."""
-    asking = ModelProto()
-    asking.CopyFrom(model)
-    del asking.graph.output[:]
-    names = {node.output[0]: node.input[0] for node in graph.nodes if graph.weight(node) is not None}
-    for name, x in names.items():
-        asking.graph.node.append(helper.make_node('Shape', [x], [f'{name}_size']))
-        asking.graph.output.append(helper.make_tensor_value_info(f'{name}_size', TensorProto.INT64, None))
-    (images,) = model.graph.input
-    sizes = session(asking, 0).run(None, {images.name: np.zeros((1, 3, *shape), np.float32)})
-    return {name: tuple(size.tolist()) for name, size in zip(names, sizes, strict=True)}
-
-
-def session(model: ModelProto, threads: int) -> onnxruntime.InferenceSession:
-    """To run a model on the CPU. threads: 0 for as many as there are cores."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(model.SerializeToString(), options, ['CPUExecutionProvider'])
-
-
 def _fastest(graph: Graph, node: NodeProto, ways: list[Way], size: tuple, threads: int) -> Way:
     model = _alone(graph, node, size)
-    runs = [_runner(regroup(model, {node.output[0]: way}), size, threads) for way in ways]
+    runs = [_runner(regroup(model, {node.output[0]: way}), threads) for way in ways]
     best = [float('inf')] * len(ways)
+    # Other processes disturb the time on the CPU least, but it adds up over threads.
+    clock = time.process_time if threads == 1 else time.perf_counter
     for _ in range(_ROUNDS):
         for number, run in enumerate(runs):
-            start = time.perf_counter()
+            start = clock()
             run()
-            best[number] = min(best[number], time.perf_counter() - start)
+            best[number] = min(best[number], clock() - start)
     return ways[best.index(min(best))]
 
 
-def _runner(model: ModelProto, size: tuple, threads: int) -> Callable[[], object]:
+def _runner(model: ModelProto, threads: int) -> Callable[[], object]:
     ready, rng = session(model, threads), np.random.default_rng(0)
-    x = rng.standard_normal(size, np.float32)
-    ready.run(None, {'images': x})
-    return lambda: ready.run(None, {'images': x})
+    inputs = {x.name: rng.standard_normal(x.shape, np.float32) for x in ready.get_inputs()}
+    ready.run(None, inputs)
+    return lambda: ready.run(None, inputs)
 
 
 def _alone(graph: Graph, node: NodeProto, size: tuple) -> ModelProto:
-    """A convolution between two that cost little, in whose layout it gets and gives its maps.
+    """A convolution between others that cost little, in whose layout it gets and gives its maps.
 
-    Where others than convolutions read it, they get its channels in order, as a sum would.
+    Where something else than a convolution reads it, it is added to a map.
     """
-    weight, bias = graph.weight(node), graph.bias(node)
-    name, one = node.output[0], np.ones((max(weight.shape[:2]), 1, 1, 1), np.float32)
-    nodes = [
-        helper.make_node('Conv', ['images', 'ones_in'], [_BEFORE], group=size[1]),
-        helper.make_node('Conv', [_BEFORE, 'weight', 'bias'], [name], **attributes(node)),
-    ]
-    reader = graph.reader_behind(name)
-    last = name
+    weight, name = graph.weight(node), node.output[0]
+    constants = dict(weight=weight, bias=graph.bias(node))
+    values = [helper.make_tensor_value_info('x', TensorProto.FLOAT, size)]
+    nodes: list[NodeProto] = []
+
+    def pass_on(x: str, output: str, channels: int) -> None:
+        constants[f'{output}_ones'] = np.ones((channels, 1, 1, 1), np.float32)
+        nodes.append(helper.make_node('Conv', [x, f'{output}_ones'], [output], group=channels))
+
+    pass_on('x', 'before', size[1])
+    nodes.append(helper.make_node('Conv', ['before', 'weight', 'bias'], [name], **attributes(node)))
+    reader, last = graph.reader_behind(name), name
     if reader is None or graph.weight(reader) is None:
-        nodes.append(helper.make_node('Add', [name, name], ['sum']))
-        last = 'sum'
-    nodes += [
-        helper.make_node('Relu', [last], ['active']),
-        helper.make_node('Conv', ['active', 'ones_out'], [_AFTER], group=len(weight)),
-        helper.make_node('GlobalAveragePool', [_AFTER], ['out']),
-    ]
-    constants = dict(weight=weight, bias=bias, ones_in=one[: size[1]], ones_out=one[: len(weight)])
-    floats = TensorProto.FLOAT
+        last, strides = 'sum', attributes(node).get('strides', (1, 1))
+        out_size = (
+            size[0],
+            len(weight),
+            *(-(-side // step) for side, step in zip(size[2:], strides, strict=True)),
+        )
+        values.append(helper.make_tensor_value_info('shortcut', TensorProto.FLOAT, out_size))
+        pass_on('shortcut', 'beside', len(weight))
+        nodes.append(helper.make_node('Add', ['beside', name], [last]))
+    nodes.append(helper.make_node('Relu', [last], ['active']))
+    pass_on('active', 'after', len(weight))
+    nodes.append(helper.make_node('GlobalAveragePool', ['after'], ['out']))
     made = helper.make_graph(
         nodes,
         'alone',
-        [helper.make_tensor_value_info('images', floats, size)],
-        [helper.make_tensor_value_info('out', floats, None)],
+        values,
+        [helper.make_tensor_value_info('out', TensorProto.FLOAT, None)],
         [numpy_helper.from_array(np.ascontiguousarray(v), k) for k, v in constants.items()],
     )
     return helper.make_model(made, opset_imports=[helper.make_opsetid('', 17)], ir_version=8)

@@ -140,7 +140,7 @@ class _Regrouping:
         total = self.total[name]
         joined = self._join(self.maps.pop(name))
         if np.array_equal(joined.ids, np.arange(total)):
-            self.writer.node('Identity', [joined.tensor], output=name)
+            self.writer.alias(name, joined.tensor)
             return
         self._gather(joined, _positions(joined.ids, total), output=name)
 
@@ -160,7 +160,8 @@ def _equal(way: Way) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Channels and filters of each group, filled up with -1 to the same size."""
     filters, reads = zip(*way.bundles, strict=True)
     return tuple(
-        [_fill(part, round_up(max(map(len, parts)))) for part in parts] for parts in (reads, filters)
+        [_fill(part, round_up(max(map(len, parts)))) for part in parts]
+        for parts in (reads, filters)
     )
 
 

@@ -1,0 +1,65 @@
+"""How large maps are, found by running a graph."""
+
+import numpy as np
+import onnxruntime
+from onnx import ModelProto, TensorProto, helper
+
+# Odd, so that nothing is equal that rounds differently.
+_TRIALS = (1, 101, 133), (2, 167, 230), (3, 224, 195)
+
+
+def session(model: ModelProto, threads: int) -> onnxruntime.InferenceSession:
+    """To run a model on the CPU. threads: 0 for as many as there are cores."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(
+        model.SerializeToString(), options, ['CPUExecutionProvider']
+    )
+
+
+def sizes_of(
+    model: ModelProto, tensors: list[str], images: list[tuple[int, int, int]]
+) -> list[dict[str, tuple[int, ...]]]:
+    """The shapes of tensors of a graph, for each of several batches of images.
+
+    images: batch, height and width of each.
+    """
+    asking = ModelProto()
+    asking.CopyFrom(model)
+    del asking.graph.output[:]
+    tensors = list(dict.fromkeys(tensors))
+    for number, name in enumerate(tensors):
+        size = f'size_of_{number}'
+        asking.graph.node.append(helper.make_node('Shape', [name], [size]))
+        asking.graph.output.append(helper.make_tensor_value_info(size, TensorProto.INT64, None))
+    if not tensors:
+        return [{} for _ in images]
+    ready, (entry,) = session(asking, 0), model.graph.input
+    found = []
+    for batch, height, width in images:
+        sizes = ready.run(None, {entry.name: np.zeros((batch, 3, height, width), np.float32)})
+        found.append({k: tuple(v.tolist()) for k, v in zip(tensors, sizes, strict=True)})
+    return found
+
+
+def name_sizes(model: ModelProto) -> None:
+    """Write down, in place, which maps that are added to each other have the same size.
+
+    onnxruntime makes one of a convolution and the sum behind it only where it knows that; from a
+    graph for images of any size it can't tell.
+    """
+    known = {output.name for output in model.graph.output} | {i.name for i in model.graph.input}
+    sums = [node for node in model.graph.node if node.op_type == 'Add']
+    tensors = [name for node in sums for name in (*node.input, *node.output)]
+    constants = {tensor.name for tensor in model.graph.initializer}
+    made = {name for node in model.graph.node for name in node.output} - known - constants
+    trials = sizes_of(model, [name for name in tensors if name in made], _TRIALS)
+    names: dict[tuple, str] = {}
+    for tensor in trials[0]:
+        shape = []
+        for sides in zip(*(trial[tensor] for trial in trials), strict=True):
+            fixed = len(set(sides)) == 1
+            shape.append(sides[0] if fixed else names.setdefault(sides, f'side_{len(names)}'))
+        info = helper.make_tensor_value_info(tensor, TensorProto.FLOAT, shape)
+        model.graph.value_info.append(info)
