@@ -18,7 +18,7 @@ any_connections = st.tuples(st.integers(1, 12), st.integers(1, 8)).flatmap(
 
 
 def blocks(filters, channels, groups):
-    """Connections of groups that take turns: filter k and channel c belong to k and c mod groups."""
+    """Connections of groups that take turns: number n belongs to group n mod `groups`."""
     return np.arange(filters)[:, None] % groups == np.arange(channels) % groups
 
 
