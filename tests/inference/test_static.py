@@ -168,9 +168,9 @@ def test_one_convolution_leaves_out_channels_that_no_filter_reads(take_form, con
     assert convolved == [(4, 3, 3, 3)]
 
 
-@pytest.mark.parametrize('out', [None, torch.zeros(2, 4, 6, 7)], ids=['alone', 'added'])
-def test_filters_that_read_nothing_give_their_bias(out):
-    layer = a_layer(4, 3, torch.zeros(4, 3))
+@pytest.mark.parametrize('added', [False, True])
+def test_filters_that_read_nothing_give_their_bias(added):
+    layer, out = a_layer(4, 3, torch.zeros(4, 3)), torch.zeros(2, 4, 6, 7) if added else None
     y = layer.run(FeatureMap(a_map(3, torch.float32)), None, None, out).data
     torch.testing.assert_close(y, F.relu(layer.bias)[:, None, None].expand(2, 4, 6, 7))
 

@@ -13,7 +13,7 @@ CHANNELS = 5
 # Filters and map. Folding writes K*kh*kw weights an image, multiplying features G*H*W a channel:
 # 6*3*3 = 54 <= 1*8*7 = 56 folds with any number of groups below,
 # 24*1*1 = 24 > 4*2*2 = 16 multiplies the features with any kernel below.
-FORMS = {'folded': (6, (8, 7)), 'features': (24, (2, 2))}
+FORMS = {'folded': (6, (15, 16)), 'features': (24, (2, 2))}
 # kernel, stride, padding, dilation
 GEOMETRIES = {
     '1x1': ((1, 1), 1, 0, 1),
@@ -166,8 +166,8 @@ def test_value_and_gradients_equal_the_definitions_for_any_shape(data):
 @pytest.mark.parametrize('form', FORMS)
 def test_gradients_of_every_float_argument(form, geometry, assign_kind, gate_batch):
     torch.manual_seed(0)
-    # As in FORMS but small: 4*3*3 = 36 <= 2*5*4 = 40 folds, 10*1*1 > 4*2*1 = 8 does not.
-    filters, size = {'folded': (4, (5, 4)), 'features': (10, (2, 1))}[form]
+    # As in FORMS but small: 4*4*3*3 = 144 <= 2*9*8 folds, 4*10*1*1 > 4*2*1 does not.
+    filters, size = {'folded': (4, (9, 8)), 'features': (10, (2, 1))}[form]
     kernel, stride, padding, dilation = GEOMETRIES[geometry]
     if geometry == 'all unequal':
         padding = (2, 1)
@@ -215,9 +215,9 @@ def test_groups_of_one_size_are_one_convolution_in_any_order(used, kind, further
     assert used[1:] == further
 
 
-@pytest.mark.parametrize(('width', 'expected'), [(5, '_equal_heads'), (6, '_folded')])
-def test_folding_starts_where_both_forms_write_equally_much(used, width, expected):
-    # 2*3*3 = 18 weights a channel, 1*3*6 = 18 features
+@pytest.mark.parametrize(('width', 'expected'), [(23, '_equal_heads'), (24, '_folded')])
+def test_folding_starts_where_features_are_four_times_the_weights(used, width, expected):
+    # 2*3*3 = 18 weights a channel, 1*3*24 = 72 features
     grouped_conv2d(torch.ones(2, 3, 3, width), torch.ones(2, 3, 3, 3), torch.ones(2, 1, 3))
     assert used == [expected]
 
