@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ..layers import Gate
 from .gated import GatedConv, SelfGatedConv
-from .maps import FeatureMap
+from .maps import FeatureMap, one_at_least
 from .static import StaticConv
 from .unit import Normalise, Unit
 
@@ -23,7 +23,7 @@ class Chain(nn.Module):
         needed = None
         for unit in reversed(units):
             if needed is not None and isinstance(unit, StaticConv):
-                unit.drop(_one_at_least(needed))
+                unit.drop(one_at_least(needed))
             needed = None if unit.per_image else unit.reads(None, needed)
         for i, unit in enumerate(units):
             if isinstance(unit, GatedConv) and unit.order is not None:
@@ -61,7 +61,8 @@ class Chain(nn.Module):
     def _run(self, x: Tensor, gates: Sequence[Gate | None], out: Tensor | None) -> Tensor:
         needed: list[Tensor | None] = [None] * len(self.units)
         for i in range(len(self.units) - 1, 0, -1):
-            needed[i - 1] = _one_at_least(self.units[i].reads(gates[i], needed[i]))
+            read = self.units[i].reads(gates[i], needed[i])
+            needed[i - 1] = None if read is None else one_at_least(read)
         y, last = FeatureMap(x), len(self.units) - 1
         for i, unit in enumerate(self.units):
             y = unit.run(y, gates[i], needed[i], out if i == last else None)
@@ -80,10 +81,3 @@ def _push_order(unit: GatedConv, later: Sequence[Unit]) -> None:
 def _of_image(gate: Gate, image: int) -> Gate:
     strength = None if gate.strength is None else gate.strength[image : image + 1]
     return Gate(gate.mask[image : image + 1], strength, gate.assign)
-
-
-def _one_at_least(read: Tensor | None) -> Tensor | None:
-    if read is not None and not read.any():
-        read = read.clone()
-        read[0] = True  # an empty map is no map
-    return read

@@ -31,7 +31,7 @@ class Fastest:
         run: runs a form by name; it may add onto its second argument, a copy of `out`.
         """
         names = list(names)
-        if len(names) == 1:
+        if len(names) == 1 or torch.onnx.is_in_onnx_export():
             return names[0]
         key = x.device.type, x.dtype, (x.numel() // x.size(1)).bit_length()
         if key not in self.chosen:

@@ -8,7 +8,7 @@ from torch import Tensor
 from ..layers import Gate, SelfGatedConv2d
 from .fastest import Fastest
 from .fused import Activation, Geometry, convolve, convolve_onto
-from .maps import FeatureMap, MatrixPool, gather, join, take_filters
+from .maps import FeatureMap, MatrixPool, gather, join, one_at_least, take_filters
 from .unit import ConvUnit
 
 
@@ -44,9 +44,9 @@ class GatedConv(ConvUnit):
         """See :class:`Unit`."""
         opened = gate.mask[0] > 0
         if needed is not None:
-            awake = torch.zeros(len(opened), dtype=torch.bool, device=needed.device)
-            awake[self.groups[self._in_own_order(needed)]] = True
-            opened = opened & awake[:, None]
+            heads = self._in_own_order(needed).split(self.sizes)
+            awake = torch.stack([filters.any() for filters in heads])
+            opened = opened[: len(heads)] & awake[:, None]
         return opened.any(dim=0)
 
     def run(
@@ -55,7 +55,10 @@ class GatedConv(ConvUnit):
         """See :class:`Unit`."""
         rows = None
         if needed is not None:
-            rows = self._in_own_order(needed).nonzero()[:, 0]
+            needed = self._in_own_order(needed)
+            if torch.onnx.is_in_onnx_export():  # a graph can't leave out a head
+                needed = torch.cat([one_at_least(head) for head in needed.split(self.sizes)])
+            rows = needed.nonzero()[:, 0]
 
         forms = {'heads': self._heads, 'whole': self._whole}
 
@@ -87,21 +90,20 @@ class GatedConv(ConvUnit):
     def _heads(
         self, x: FeatureMap, gate: Gate, rows: Tensor | None, out: Tensor | None
     ) -> FeatureMap:
-        value, opened = gate.value[0].to(self.weight.dtype), gate.mask[0] > 0
+        value, opened = gate.value[0].to(self.weight.dtype), one_at_least(gate.mask[0] > 0)
+        tracing = torch.onnx.is_in_onnx_export()  # then lengths are known to the graph alone
         places = x.positions(self.in_channels)
         alone = len(self.sizes) == 1 and self.order is None
         parts, start = [], 0
         for head, size in enumerate(self.sizes):
             weight, bias = self._filters(head, start, size, rows)
             start += size
-            if len(weight) == 0:
+            if not tracing and len(weight) == 0:
                 continue
             channels = opened[head].nonzero()[:, 0]
-            if len(channels) == 0:
-                channels = channels.new_zeros(1) if places is None else x.channels[:1]
             weight = gather(weight, channels, self.pool) * value[head, channels][:, None, None]
             read = x.data
-            if len(channels) < read.size(1):
+            if tracing or len(channels) < read.size(1):
                 read = gather(read, channels if places is None else places[channels], self.pool)
             elif places is not None:
                 weight = gather(weight, places[channels].argsort(), self.pool)
@@ -109,7 +111,7 @@ class GatedConv(ConvUnit):
                 convolve_onto(out, read, weight, bias, self.geometry, self.activation)
                 return FeatureMap(out)
             part = convolve(read, weight, bias, self.geometry, self.before_finish(out), self.pool)
-            if out is not None and self.order is None:
+            if out is not None and self.order is None and not tracing:
                 out[:, start - size : start].add_(part)
             else:
                 parts.append(part)

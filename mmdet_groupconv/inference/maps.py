@@ -22,7 +22,7 @@ class FeatureMap(NamedTuple):
         if self.channels is None:
             return None
         places = self.channels.new_zeros(total)
-        places[self.channels] = torch.arange(len(self.channels), device=places.device)
+        places[self.channels] = torch.arange(self.channels.size(0), device=places.device)
         return places
 
     def in_order(self, total: int, pool: MapPool) -> Tensor:
@@ -66,11 +66,17 @@ def pixels(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1).reshape(-1, x.size(1))
 
 
+def one_at_least(read: Tensor) -> Tensor:
+    """``[..., C]`` bool, the first channel set where none is: an empty map is no map."""
+    first = torch.arange(read.size(-1), device=read.device) == 0
+    return read | (first & ~read.any(dim=-1, keepdim=True))
+
+
 def take_filters(weight: Tensor, rows: Tensor) -> Tensor:
     """Some filters of ``[K, C, kh, kw]``, channels-last as before."""
     filters, channels, *kernel = weight.shape
     flat = weight.permute(0, 2, 3, 1).reshape(filters, -1).index_select(0, rows)
-    return flat.view(len(rows), *kernel, channels).permute(0, 3, 1, 2)
+    return flat.view(-1, *kernel, channels).permute(0, 3, 1, 2)
 
 
 class MatrixPool(nn.Module):
@@ -86,8 +92,11 @@ class MatrixPool(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``[B, C, H, W]`` -> ``[B, C, 1, 1]``."""
         batch, channels, height, width = x.shape
-        rows = pixels(x).view(batch, height * width, channels)
-        means = x.new_full((batch, 1, height * width), 1 / (height * width)) @ rows
+        if torch.onnx.is_in_onnx_export():
+            means = x.mean(dim=(2, 3))
+        else:
+            rows = pixels(x).view(batch, height * width, channels)
+            means = x.new_full((batch, 1, height * width), 1 / (height * width)) @ rows
         if self.order is not None:
             means = means[..., self.order]
         return means.view(batch, channels, 1, 1)

@@ -102,6 +102,10 @@ class Normalise(Unit):
         scale, shift = self.scale, self.shift
         if x.channels is not None:
             scale, shift = scale[x.channels], shift[x.channels]
+        if torch.onnx.is_in_onnx_export():
+            return FeatureMap(
+                (x.data * scale[:, None, None] + shift[:, None, None]).relu(), x.channels
+            )
         if self.pool.serves(x.data, x.data.shape):
             y = self.pool.empty(x.data, x.data.shape)
         else:
@@ -122,6 +126,8 @@ class DepthwiseConv(ConvUnit):
     ) -> FeatureMap:
         """See :class:`Unit`."""
         weight, bias = self.weight, self.bias
+        if torch.onnx.is_in_onnx_export():  # its groups are fixed in a graph
+            x = FeatureMap(x.in_order(self.in_channels, self.pool))
         if x.channels is not None:
             weight, bias = take_filters(weight, x.channels), bias.index_select(0, x.channels)
         geometry = self.geometry._replace(groups=len(weight))

@@ -113,7 +113,7 @@ class DGCConv2d(SelfGatedConv2d, nn.Conv2d):
         """See :class:`SelfGatedConv2d`."""
         pooled = self.gate_pool(x)
         if self.norm is None:  # else the output would grow with the square of the input
-            pooled = F.layer_norm(pooled, pooled.shape[1:])
+            pooled = F.layer_norm(pooled.flatten(1), (self.in_channels,))[..., None, None]
         saliency = self.saliency(pooled)
         return Gate(self._most_salient(saliency.detach()), saliency, self.assign)
 

@@ -54,7 +54,10 @@ def name_sizes(model: ModelProto) -> None:
     tensors = [name for node in sums for name in (*node.input, *node.output)]
     constants = {tensor.name for tensor in model.graph.initializer}
     made = {name for node in model.graph.node for name in node.output} - known - constants
-    trials = sizes_of(model, [name for name in tensors if name in made], _TRIALS)
+    (entry,) = model.graph.input
+    fixed = entry.type.tensor_type.shape.dim[0].dim_value
+    images = [(fixed or batch, *size) for batch, *size in _TRIALS]
+    trials = sizes_of(model, [name for name in tensors if name in made], images)
     names: dict[tuple, str] = {}
     for tensor in trials[0]:
         shape = []

@@ -17,7 +17,7 @@ from ..compact import compact
 from ..fused import convolve
 from ..maps import FeatureMap
 from ..static import StaticConv
-from ..unit import ConvUnit
+from ..unit import ConvUnit, Unit
 
 OPSET = 17
 _NAMES = ('cls_score', 'bbox_pred')
@@ -71,16 +71,19 @@ def _by_level(names: list[str], found: tuple) -> dict[str, Tensor]:
 
 
 def trace(model: nn.Module) -> onnx.ModelProto:
-    """The graph of :class:`RawOutputs`; height and width are free, and so is the batch.
+    """The graph of :class:`RawOutputs`; height and width are free.
 
-    Norms are folded; grouped convolutions are dense ones with zeros.
+    Norms are folded. Convolutions whose connections are fixed are dense ones with zeros, and the
+    batch is free. Where gates come with the image, the graph finds out which channels to gather,
+    for one image at a time.
     """
     raw = RawOutputs(model).eval()
     ready = RawOutputs(_traceable(model)).eval()
-    images = torch.randn(2, 3, 96, 128)
+    by_image = any(unit.per_image for unit in ready.modules() if isinstance(unit, Unit))
+    images = torch.randn(1 if by_image else 2, 3, 96, 128)
+    axes = {2: 'height', 3: 'width'} if by_image else {0: 'batch', 2: 'height', 3: 'width'}
     with torch.no_grad(), _quiet():
         raw(images)
-        axes = {0: 'batch', 2: 'height', 3: 'width'}
         file = io.BytesIO()
         torch.onnx.export(
             ready,
