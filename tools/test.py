@@ -75,7 +75,7 @@ def main(argv: list[str] | None = None) -> int:
     metrics = runner.test()
     if args.freeze is not None:
         with user_errors():
-            batches = calibration_batches(runner, args.calibrate)
+            batches = calibration_batches(runner.cfg, args.calibrate)
             runner.model = compact(eager, batches, args.freeze)
         print_change(metrics, runner.test())
     return 0

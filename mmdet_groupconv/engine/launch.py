@@ -95,12 +95,12 @@ def drop_mac_hooks(cfg: Config) -> None:
     ]
 
 
-def calibration_batches(runner: Runner, number: int) -> Iterator[dict]:
+def calibration_batches(cfg: Config, number: int) -> Iterator[dict]:
     """Up to `number` batches of the training images, loaded as for a test."""
-    loader = copy.deepcopy(runner.cfg.test_dataloader)
+    loader = copy.deepcopy(cfg.test_dataloader)
     dataset = next(
         dataset
-        for dataset in _datasets(runner.cfg.train_dataloader.dataset)
+        for dataset in _datasets(cfg.train_dataloader.dataset)
         if 'dataset' not in dataset and 'datasets' not in dataset
     )
     loader.dataset = dict(dataset, pipeline=loader.dataset.pipeline, test_mode=True)

@@ -27,8 +27,8 @@ def units_of(
         return units_of(conv.depthwise) + units_of(conv.pointwise, norm, activation)
     if not _is_plain(conv) or not can_fold(norm):
         return None
-    frozen = getattr(conv, 'frozen', None)
     gated_by_host = isinstance(conv, GroupedConv2d) and not isinstance(conv, SelfGatedConv2d)
+    frozen = conv.frozen if isinstance(conv, GroupedConv2d) else None
     if gated_by_host and frozen is None and gate_groups is None:
         return None
     weight, bias = _fold(conv, norm)

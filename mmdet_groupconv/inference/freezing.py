@@ -36,7 +36,7 @@ def freeze_gates(model: nn.Module, batches: Iterable, keep: float) -> None:
     """Give every layer with gates by image, in place, the fixed gate that its images had most.
 
     A head reads the channels that it read on more than a share of `keep` of the images, with the
-    mean strength it read them with. Layers keep it as ``frozen``; :func:`compact` heeds that.
+    mean strength it read them with. Layers keep it as ``frozen``.
 
     batches: what ``model.test_step`` takes, for a detector; ``[B, 3, H, W]`` for a backbone.
 

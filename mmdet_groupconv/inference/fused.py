@@ -66,11 +66,20 @@ def convolve(
     if not has_fused_calls(x):
         return activation.plain(F.conv2d(x, weight, bias, *geometry))
     shape = output_shape(x, weight, geometry)
-    if pool.serves(x, shape):  # the fused calls write to memory of their own, unless they add
+    if pool.is_worth_filling(
+        x, shape
+    ):  # the fused calls write to memory of their own, unless they add
         out = pool.empty(x, shape).zero_()
         convolve_onto(out, x, weight, bias, geometry, activation)
         return out
     return _CONV(x, weight, bias, *_in_onednn_order(geometry), *activation[:2], '')
+
+
+def matmul(x: Tensor, weight: Tensor, bias: Tensor, activation: Activation) -> Tensor:
+    """``activation(x @ weight.T + bias)``; ``[P, C]`` -> ``[P, K]``."""
+    if not has_fused_calls(x) or _LINEAR is None:
+        return activation.plain(F.linear(x, weight, bias))
+    return _LINEAR(x, weight, bias, *activation[:2], '')
 
 
 def convolve_onto(
@@ -114,6 +123,7 @@ def _find(name: str, overload: str) -> Callable | None:
 
 _CONV = _find('_convolution_pointwise', 'default')
 _CONV_ADD_ = _find('_convolution_pointwise_', 'binary')
+_LINEAR = _find('_linear_pointwise', 'default')
 
 
 def has_fused_calls(x: Tensor) -> bool:

@@ -6,18 +6,19 @@ import torch
 from torch import Tensor
 
 from ..layers import Gate, SelfGatedConv2d
+from .bundles import Bundle, Bundles, can_run_in_bands
 from .fastest import Fastest
 from .fused import Activation, Geometry, convolve, convolve_onto
-from .maps import FeatureMap, MatrixPool, gather, join, one_at_least, take_filters
+from .maps import FeatureMap, MatrixPool, gather, one_at_least, take_filters
 from .unit import ConvUnit
 
 
 class GatedConv(ConvUnit):
     """Runs the connections that one image needs; strength goes into the weights.
 
-    Two forms: *heads*, a small convolution a head on the channels that it reads, gathered; *whole*,
-    one convolution on all that is there, for maps that are costlier to gather than to convolve.
-    Both leave out filters whose outputs are not needed.
+    Its forms: *heads*, a small convolution a head on the channels that it reads, gathered, perhaps
+    *in bands* of pixels; *whole*, one convolution on all that is there, for maps that are costlier
+    to gather than to convolve. All leave out filters whose outputs are not needed.
 
     groups: ``[K]``, the head of each filter.
     """
@@ -60,11 +61,16 @@ class GatedConv(ConvUnit):
                 needed = torch.cat([one_at_least(head) for head in needed.split(self.sizes)])
             rows = needed.nonzero()[:, 0]
 
-        forms = {'heads': self._heads, 'whole': self._whole}
+        def run(form: str, out: Tensor | None) -> FeatureMap:
+            if form == 'whole':
+                return self._whole(x, gate, rows, out)
+            heads = self._heads(gate, rows)
+            how = heads.run if form == 'heads' else heads.run_in_bands
+            return how(x, self.in_channels, out, self.pool)
 
-        def run(name: str, out: Tensor | None) -> FeatureMap:
-            return forms[name](x, gate, rows, out)
-
+        forms = ['heads', 'whole']
+        if can_run_in_bands(x.data, self.weight, self.geometry):
+            forms.append('heads in bands')
         return run(self.forms.choose(x.data, forms, run, out), out)
 
     def _in_own_order(self, needed: Tensor) -> Tensor:
@@ -87,42 +93,24 @@ class GatedConv(ConvUnit):
         y = convolve(x.data, weight, bias, self.geometry, self.before_finish(out), self.pool)
         return self.finish(FeatureMap(y, self._ids(rows)), out)
 
-    def _heads(
-        self, x: FeatureMap, gate: Gate, rows: Tensor | None, out: Tensor | None
-    ) -> FeatureMap:
+    def _heads(self, gate: Gate, rows: Tensor | None) -> Bundles:
         value, opened = gate.value[0].to(self.weight.dtype), one_at_least(gate.mask[0] > 0)
         tracing = torch.onnx.is_in_onnx_export()  # then lengths are known to the graph alone
-        places = x.positions(self.in_channels)
-        alone = len(self.sizes) == 1 and self.order is None
-        parts, start = [], 0
+        bundles, start = [], 0
         for head, size in enumerate(self.sizes):
-            weight, bias = self._filters(head, start, size, rows)
+            weight, bias = self._filters(start, size, rows)
             start += size
             if not tracing and len(weight) == 0:
                 continue
-            channels = opened[head].nonzero()[:, 0]
-            weight = gather(weight, channels, self.pool) * value[head, channels][:, None, None]
-            read = x.data
-            if tracing or len(channels) < read.size(1):
-                read = gather(read, channels if places is None else places[channels], self.pool)
-            elif places is not None:
-                weight = gather(weight, places[channels].argsort(), self.pool)
-            if alone and out is not None:
-                convolve_onto(out, read, weight, bias, self.geometry, self.activation)
-                return FeatureMap(out)
-            part = convolve(read, weight, bias, self.geometry, self.before_finish(out), self.pool)
-            if out is not None and self.order is None and not tracing:
-                out[:, start - size : start].add_(part)
+            channels, strength = opened[head].nonzero()[:, 0], value[head]
+            if not tracing and len(channels) == self.in_channels:
+                channels = None
             else:
-                parts.append(part)
-        if not parts:
-            return FeatureMap(self.activation.plain(out))
-        y = join(parts, self.pool)
-        return self.finish(FeatureMap(y, self._ids(rows)), out)
+                weight, strength = gather(weight, channels, self.pool), strength[channels]
+            bundles.append(Bundle(channels, weight * strength[:, None, None], bias))
+        return Bundles(bundles, self._ids(rows), self.geometry, self.activation)
 
-    def _filters(
-        self, head: int, start: int, size: int, rows: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
+    def _filters(self, start: int, size: int, rows: Tensor | None) -> tuple[Tensor, Tensor]:
         if rows is None:
             return self.weight[start : start + size], self.bias[start : start + size]
         rows = rows[(rows >= start) & (rows < start + size)]

@@ -40,25 +40,20 @@ def gather(x: Tensor, index: Tensor, pool: MapPool) -> Tensor:
     if torch.onnx.is_in_onnx_export():
         return x.index_select(1, index)
     batch, _, height, width = x.shape
-    shape = batch, len(index), height, width
-    if pool.serves(x, shape):
-        out = pool.empty(x, shape)
-        torch.index_select(pixels(x), 1, index, out=pixels(out))
-        return out
-    return pixels(x).index_select(1, index).view(batch, height, width, -1).permute(0, 3, 1, 2)
+    out = pool.empty(x, (batch, len(index), height, width))
+    torch.index_select(pixels(x), 1, index, out=pixels(out))
+    return out
 
 
 def join(parts: list[Tensor], pool: MapPool) -> Tensor:
     """Maps side by side, channels after channels."""
     if len(parts) == 1:
         return parts[0]
-    shape = list(parts[0].shape)
-    shape[1] = sum(part.size(1) for part in parts)
-    if pool.serves(parts[0], shape):
-        out = pool.empty(parts[0], shape)
-        return torch.cat(parts, dim=1, out=out)
-    # A part of one channel looks like any format to PyTorch, and makes it choose another one.
-    return torch.cat(parts, dim=1).contiguous(memory_format=torch.channels_last)
+    if torch.onnx.is_in_onnx_export():
+        return torch.cat(parts, dim=1)
+    batch, _, height, width = parts[0].shape
+    out = pool.empty(parts[0], (batch, sum(part.size(1) for part in parts), height, width))
+    return torch.cat(parts, dim=1, out=out)
 
 
 def pixels(x: Tensor) -> Tensor:

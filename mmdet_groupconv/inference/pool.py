@@ -9,9 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Beyond this, C libraries hand memory back to the system as soon as it is freed. Its pages have to
-# be mapped and cleared again for every map, which takes longer than most convolutions.
-_LARGE = 32 << 20
+# C libraries hand memory back to the system, where much of it is free at the end of the heap, and
+# beyond _HUGE as soon as it is freed. Its pages have to be mapped and cleared again for every map,
+# which takes longer than most convolutions.
+_LARGE, _HUGE = 1 << 20, 32 << 20
 _MOST = 8
 
 
@@ -33,28 +34,36 @@ class MapPool:
     def __reduce__(self) -> tuple:
         return MapPool, ()
 
-    def serves(self, like: Tensor, shape: Sequence[int]) -> bool:
-        """Whether a map of `shape` and of the kind of `like` is large enough to come from here."""
-        if like.device.type != 'cpu' or torch.onnx.is_in_onnx_export():
-            return False
-        return like.dtype is torch.float32 and math.prod(shape) * 4 > _LARGE
+    def is_worth_filling(self, like: Tensor, shape: Sequence[int]) -> bool:
+        """Whether to write zeros to a map from here takes less time than to map fresh memory."""
+        return _is_single_on_cpu(like) and math.prod(shape) * 4 > _HUGE
 
     def empty(self, like: Tensor, shape: Sequence[int]) -> Tensor:
-        """An uninitialised map ``[B, C, H, W]``, channels-last, float32."""
+        """An uninitialised map ``[B, C, H, W]``, channels-last, of the kind of `like`."""
         batch, channels, height, width = shape
         size = math.prod(shape)
-        with self._lock:
-            data = torch.from_numpy(self._free(size)[:size])
+        if _is_single_on_cpu(like) and size * 4 > _LARGE:
+            with self._lock:
+                data = torch.from_numpy(self._free(size)[:size])
+        else:
+            data = like.new_empty(size)
         return data.view(batch, height, width, channels).permute(0, 3, 1, 2)
 
     def _free(self, size: int) -> np.ndarray:
-        for position in range(len(self._buffers)):
-            # 2: the list and the argument.
-            if sys.getrefcount(self._buffers[position]) == 2:
-                if self._buffers[position].size < size:
-                    self._buffers[position] = np.empty(size, np.float32)
-                return self._buffers[position]
+        # 2: the list and the argument.
+        unused = [i for i in range(len(self._buffers)) if sys.getrefcount(self._buffers[i]) == 2]
+        unused.sort(key=lambda i: self._buffers[i].size)
+        for i in unused:
+            if self._buffers[i].size >= size:
+                return self._buffers[i]
+        if unused:
+            self._buffers[unused[-1]] = np.empty(size, np.float32)
+            return self._buffers[unused[-1]]
         buffer = np.empty(size, np.float32)
         if len(self._buffers) < _MOST:
             self._buffers.append(buffer)
         return buffer
+
+
+def _is_single_on_cpu(x: Tensor) -> bool:
+    return x.device.type == 'cpu' and x.dtype is torch.float32

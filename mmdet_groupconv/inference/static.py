@@ -6,22 +6,20 @@ import torch
 from torch import Tensor
 
 from ..layers import Gate
+from .bundles import Bundle, Bundles, can_run_in_bands
 from .bundling import bundlings
 from .fastest import Fastest
-from .fused import Activation, Geometry, convolve, convolve_onto
-from .maps import FeatureMap, gather, join
+from .fused import Activation, Geometry
+from .maps import FeatureMap, gather
+from .pool import MapPool
 from .unit import ConvUnit
 
 
-class Bundle(NamedTuple):
-    """Filters that are computed together, and the channels that at least one of them reads.
+class Form(NamedTuple):
+    """How filters are parted, and whether bundle by bundle or band by band."""
 
-    channels: ``[n]``, None for all. weight: ``[k, n, kh, kw]``. bias: ``[k]``.
-    """
-
-    channels: Tensor | None
-    weight: Tensor
-    bias: Tensor
+    way: int
+    in_bands: bool = False
 
 
 class StaticConv(ConvUnit):
@@ -47,7 +45,7 @@ class StaticConv(ConvUnit):
         self.register_buffer('connected', connected)
         self.register_buffer('filters', None)  # those that are left of out_channels
         self.forms = Fastest()
-        self._kept: dict[int, tuple[list[Bundle], Tensor | None]] = {}
+        self._kept: dict[int, Bundles] = {}
         self._labels: list[Tensor] = []
 
     def _apply(self, *args, **kwargs) -> 'StaticConv':
@@ -72,51 +70,30 @@ class StaticConv(ConvUnit):
         self, x: FeatureMap, gate: Gate | None, needed: Tensor | None, out: Tensor | None
     ) -> FeatureMap:
         """See :class:`Unit`."""
-        bundlings = {}  # of those that are tried, the fastest is kept
+        tried = {}  # of these, the fastest is kept
 
-        def run(number: int, out: Tensor | None) -> FeatureMap:
-            bundling = self._kept.get(number) or bundlings.get(number)
-            if bundling is None:
-                bundling = bundlings[number] = self._bundles(number)
-            return self._run(bundling, x, out)
+        def run(form: Form, out: Tensor | None) -> FeatureMap:
+            bundles = self._kept.get(form.way) or tried.get(form.way)
+            if bundles is None:
+                bundles = tried[form.way] = self._bundles(form.way)
+            if form.in_bands:
+                return bundles.run_in_bands(x, self.in_channels, out, self.pool)
+            return bundles.run(x, self.in_channels, out, self.pool)
 
-        number = self.forms.choose(x.data, range(len(self._ways())), run, out)
-        y = run(number, out)
-        self._kept[number] = self._kept.get(number) or bundlings[number]
+        form = self.forms.choose(x.data, self._forms(x), run, out)
+        y = run(form, out)
+        self._kept[form.way] = self._kept.get(form.way) or tried[form.way]
         return y
 
-    def _run(
-        self, bundling: tuple[list[Bundle], Tensor | None], x: FeatureMap, out: Tensor | None
-    ) -> FeatureMap:
-        bundles, order = bundling
-        places = x.positions(self.in_channels)
-        if len(bundles) == 1:
-            read = self._read(x.data, bundles[0], places)
-            if out is None:
-                y = convolve(read, *bundles[0][1:], self.geometry, self.activation, self.pool)
-                return FeatureMap(y, order)
-            convolve_onto(out, read, *bundles[0][1:], self.geometry, self.activation)
-            return FeatureMap(out)
-        activation = self.before_finish(out)
-        parts = [
-            convolve(
-                self._read(x.data, bundle, places),
-                *bundle[1:],
-                self.geometry,
-                activation,
-                self.pool,
-            )
-            for bundle in bundles
-        ]
-        return self.finish(FeatureMap(join(parts, self.pool), order), out)
+    def _forms(self, x: FeatureMap) -> list[Form]:
+        forms = [Form(way) for way in range(len(self._ways()))]
+        in_bands = self.connected is not None and can_run_in_bands(
+            x.data, self.weight, self.geometry
+        )
+        return forms + [form._replace(in_bands=True) for form in forms if in_bands]
 
-    def _read(self, x: Tensor, bundle: Bundle, places: Tensor | None) -> Tensor:
-        if bundle.channels is None:
-            return x if places is None else gather(x, places, self.pool)
-        return gather(x, bundle.channels if places is None else places[bundle.channels], self.pool)
-
-    def _bundles(self, number: int) -> tuple[list[Bundle], Tensor | None]:
-        labels, bundles, rows = self._ways()[number], [], []
+    def _bundles(self, way: int) -> Bundles:
+        labels, bundles, rows = self._ways()[way], [], []
         for label in labels.unique():
             own = (labels == label).nonzero()[:, 0]
             rows.append(own)
@@ -128,14 +105,14 @@ class StaticConv(ConvUnit):
                 if len(channels) == self.in_channels:
                     channels = None
             if channels is not None:
-                weight = gather(weight, channels, self.pool)
+                weight = gather(weight, channels, MapPool())  # which is kept for good
             weight = weight.contiguous(memory_format=torch.channels_last)
             bundles.append(Bundle(channels, weight, self.bias[own]))
         order = torch.cat(rows)
         if self.filters is not None:
             order = self.filters[order]
         in_order = self.filters is None and bool((order.diff() > 0).all())
-        return bundles, None if in_order else order
+        return Bundles(bundles, None if in_order else order, self.geometry, self.activation)
 
     def _ways(self) -> list[Tensor]:
         """The bundle of each filter, ``[K]``, in every way that is tried."""

@@ -106,10 +106,7 @@ class Normalise(Unit):
             return FeatureMap(
                 (x.data * scale[:, None, None] + shift[:, None, None]).relu(), x.channels
             )
-        if self.pool.serves(x.data, x.data.shape):
-            y = self.pool.empty(x.data, x.data.shape)
-        else:
-            y = torch.empty_like(x.data, memory_format=torch.channels_last)
+        y = self.pool.empty(x.data, x.data.shape)
         torch.addcmul(shift, pixels(x.data), scale, out=pixels(y))
         return FeatureMap(y.relu_(), x.channels)
 

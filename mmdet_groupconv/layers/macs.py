@@ -10,6 +10,7 @@ map for each group. All per image, means over the batch.
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -44,46 +45,48 @@ class LayerMacs:
     batch: int = 0
     unread: Tensor | None = None
 
-    @property
+    @cached_property
     def density(self) -> Tensor | None:
         """Share of channels that each group reads, ``[G]``, the mean over the batch."""
         if self.gate is None:
             return None
-        mask = self.gate.mask.double()
-        return mask.sum(dim=(0, 2)) / max(mask.size(0) * mask.size(2), 1)  # of no boxes: 0
+        mask = self.gate.mask
+        images, _, channels = mask.shape
+        means = mask.sum(dim=(0, 2), dtype=torch.float64)
+        return means / max(images * channels, 1)  # of no boxes: 0
 
     @property
     def connected(self) -> Tensor | None:
         """Share of the connections, filters x channels, that is open."""
-        if self.gate is None:
-            return None
-        ones = torch.ones(self.filters).to(self.density)
-        return (filter_means(ones, self.gate.mask, self.gate.assign) * self.density).sum()
+        return None if self.gate is None else (self._sizes * self.density).sum()
 
-    @property
+    @cached_property
     def masked(self) -> Tensor | float:
         """What the gates leave of a grouped layer: each group's filters x channels read."""
-        if self.gate is None:
-            return 0.0
-        return self._over_groups(self.density, torch.ones(self.filters))
+        return 0.0 if self.gate is None else self._over_groups(self.density, self._sizes)
 
-    @property
+    @cached_property
     def saved(self) -> Tensor | float:
         """Of that, work whose output nobody reads. A constant for gradients, as published."""
         if self.unread is None:
             return 0.0
         if self.gate is None:
             return self.dense * self.unread.mean()
-        return self._over_groups(self.density, self.unread).detach()
+        with torch.no_grad():
+            unread = filter_means(self.unread, self.gate.mask, self.gate.assign)
+            return self._over_groups(self.density, unread)
 
-    def _over_groups(self, density: Tensor, filters: Tensor) -> Tensor:
-        def by_group(values: Tensor) -> Tensor:  # sums over each group's filters, over K
-            return filter_means(values.to(density), self.gate.mask, self.gate.assign)
+    @cached_property
+    def _sizes(self) -> Tensor:
+        """Share of the filters that each group has, ``[G]``."""
+        return _group_sizes(self.gate, self.filters)
 
-        shares = by_group(filters)
-        within = shares / by_group(torch.ones(self.filters)).clamp(min=1e-12)
-        strengths = within * self.strength / len(density)  # each group multiplies the map anew
-        return (density * (shares * self.dense + strengths)).sum()
+    def _over_groups(self, density: Tensor, shares: Tensor) -> Tensor:
+        work = shares * self.dense
+        if self.strength:  # each group multiplies the map anew
+            within = shares / self._sizes.clamp(min=1e-12)
+            work = work + within * (self.strength / len(density))
+        return (density * work).sum()
 
 
 @dataclass
@@ -107,11 +110,11 @@ class Macs:
 
     @property
     def masked(self) -> Tensor | float:
-        return sum(row.masked for row in self.layers)
+        return _total([row.masked for row in self.layers])
 
     @property
     def unread(self) -> Tensor | float:
-        return sum(row.saved for row in self.layers)
+        return _total([row.saved for row in self.layers])
 
     @property
     def gate_nets(self) -> int:
@@ -255,9 +258,24 @@ class MacMeter:
 
 def _read_by_nobody(row: LayerMacs) -> Tensor:
     """``[C]``, the share of images on which no group that has filters reads the channel."""
-    mask = row.gate.mask.detach().double()
-    sizes = filter_means(mask.new_ones(row.filters), mask, row.gate.assign).detach()
-    return (1 - mask * (sizes > 0)[:, None]).prod(dim=1).sum(dim=0) / max(len(mask), 1)
+    mask = row.gate.mask.detach()
+    if row.gate.assign is not None:
+        mask = mask * (_group_sizes(row.gate, row.filters).detach() > 0)[:, None]
+    return (1 - mask.amax(dim=1)).sum(dim=0, dtype=torch.float64) / max(len(mask), 1)
+
+
+def _group_sizes(gate: Gate, filters: int) -> Tensor:
+    """Share of the filters that each group has, ``[G]``."""
+    if gate.assign is None:
+        groups = gate.mask.size(1)
+        return gate.mask.new_full((groups,), 1 / groups, dtype=torch.float64)
+    ones = gate.mask.new_ones(filters, dtype=torch.float64)
+    return filter_means(ones, gate.mask, gate.assign)
+
+
+def _total(values: list[Tensor | float]) -> Tensor | float:
+    tensors = [value for value in values if isinstance(value, Tensor)]  # others are zeros
+    return torch.stack(tensors).sum() if tensors else 0.0
 
 
 def _counted_modules(root: nn.Module) -> Iterator[tuple[str, nn.Module, bool]]:

@@ -41,7 +41,10 @@ def _mix_gates(model, images):
 
 
 class _Always:
-    """In the place of ``Fastest``: the form at a position, the last one where there are fewer."""
+    """In the place of ``Fastest``: the form at a position, the last one where there are fewer.
+
+    -1 is the last one: *in bands*, for 1x1 filters.
+    """
 
     def __init__(self, position):
         self.position = position
@@ -74,10 +77,11 @@ def plain_calls(monkeypatch):
 
 @pytest.fixture
 def all_maps_are_large(monkeypatch):
-    """Every map comes from a pool."""
+    """Every float32 map comes from a pool, and is worth filling."""
     from mmdet_groupconv.inference import pool
 
     monkeypatch.setattr(pool, '_LARGE', 0)
+    monkeypatch.setattr(pool, '_HUGE', 0)
 
 
 @pytest.fixture
@@ -91,12 +95,15 @@ def many_bundles(monkeypatch):
 
 @pytest.fixture
 def convolved(monkeypatch):
-    """The shapes of the weights that compact layers convolve with, one after the other."""
-    from mmdet_groupconv.inference import gated, static, unit
+    """The shapes of the weights that compact layers convolve with, one after the other.
+
+    ``[K, C]`` where it is a product of matrices.
+    """
+    from mmdet_groupconv.inference import bundles, gated, unit
 
     shapes = []
-    for module in (gated, static, unit):
-        for name, position in (('convolve', 1), ('convolve_onto', 2)):
+    for module in (bundles, gated, unit):
+        for name, position in (('convolve', 1), ('convolve_onto', 2), ('matmul', 1)):
             original = getattr(module, name, None)
             if original is None:
                 continue

@@ -90,7 +90,7 @@ def settled(mix_gates):
     return make
 
 
-@pytest.mark.parametrize('position', [0, 1])
+@pytest.mark.parametrize('position', [0, 1, -1])
 @pytest.mark.parametrize('stride', [1, 2])
 @pytest.mark.parametrize('name', RESIDUALS)
 @torch.no_grad()
@@ -103,7 +103,7 @@ def test_residual_blocks_are_exact(name, stride, position, settled, take_form, m
     torch.testing.assert_close(fast(x), expected, **CLOSE)
 
 
-@pytest.mark.parametrize('position', [0, 1])
+@pytest.mark.parametrize('position', [0, 1, -1])
 @pytest.mark.parametrize(
     'sizes',
     [{}, dict(stride=2), dict(filters=12), dict(hidden=8), dict(hidden=8, stride=2)],
@@ -254,7 +254,7 @@ def test_linear_layers_are_exact(rows, bias, mix_gates, many_bundles, take_form)
     torch.manual_seed(0)
     layer, x = SGCLinear(24, 10, groups=4, bias=bias), torch.randn(rows, 24, dtype=torch.float64)
     mix_gates(layer, torch.randn(2, 24)).double()
-    for position in range(3):
+    for position in (0, 1, 2, -1):
         fast = take_form(compact_linear(layer), position)
         assert isinstance(fast, CompactLinear)
         torch.testing.assert_close(fast(x), layer(x), **CLOSE)
@@ -263,8 +263,10 @@ def test_linear_layers_are_exact(rows, bias, mix_gates, many_bundles, take_form)
 def test_linear_layers_do_only_what_is_connected(take_form, many_bundles, convolved):
     layer = SGCLinear(8, 6)
     layer.mask.copy_(torch.arange(6)[:, None] % 2 == torch.arange(8) % 2)
-    take_form(compact_linear(layer), 1)(torch.randn(3, 8))
-    assert convolved == [(3, 4, 1, 1)] * 2
+    fast, x = compact_linear(layer), torch.randn(3, 8)
+    take_form(fast, 1)(x)
+    take_form(fast, -1)(x)
+    assert convolved == [(3, 4, 1, 1)] * 2 + [(3, 4)] * 2
 
 
 def test_blocks_with_and_without_shortcut():

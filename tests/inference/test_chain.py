@@ -18,6 +18,7 @@ from mmdet_groupconv.layers import DGCConv2d, Gate, MSGCConv2d
 CLOSE = dict(rtol=1e-9, atol=1e-9)
 SAME = Geometry((1, 1), (1, 1), (1, 1))
 HALF = Geometry((2, 2), (1, 1), (1, 1))
+POINTS = Geometry((1, 1), (0, 0), (1, 1))  # of 1x1 filters
 several = settings(max_examples=60, deadline=None, derandomize=True)
 
 
@@ -25,13 +26,20 @@ def randn(*shape):
     return torch.randn(shape, dtype=torch.float64)
 
 
+def weight_of(filters, channels, geometry):
+    size = 1 if geometry is POINTS else 3
+    return randn(filters, channels, size, size)
+
+
 def static(channels, filters, connections=None, geometry=SAME):
-    return StaticConv(randn(filters, channels, 3, 3), randn(filters), geometry, RELU, connections)
+    weight = weight_of(filters, channels, geometry)
+    return StaticConv(weight, randn(filters), geometry, RELU, connections)
 
 
 def gated(channels, filters, heads, geometry=SAME):
     groups = torch.arange(filters) * heads // filters
-    return GatedConv(randn(filters, channels, 3, 3), randn(filters), geometry, RELU, groups)
+    weight = weight_of(filters, channels, geometry)
+    return GatedConv(weight, randn(filters), geometry, RELU, groups)
 
 
 def depthwise(channels):
@@ -66,7 +74,8 @@ def draw_units(data, batch):
     first = channels
     for _ in range(data.draw(st.integers(1, 4))):
         kind = data.draw(st.sampled_from(['dense', 'sparse', 'gated', 'depthwise']))
-        filters, geometry = data.draw(st.integers(1, 6)), data.draw(st.sampled_from([SAME, HALF]))
+        filters = data.draw(st.integers(1, 6))
+        geometry = data.draw(st.sampled_from([SAME, HALF, POINTS]))
         gate = None
         if kind == 'dense':
             unit = static(channels, filters, geometry=geometry)
@@ -86,15 +95,22 @@ def draw_units(data, batch):
 
 
 @several
-@given(data=st.data(), batch=st.integers(1, 3), added=st.booleans())
-def test_any_chain_computes_what_its_units_do(data, batch, added):
+@given(
+    data=st.data(),
+    batch=st.integers(1, 3),
+    added=st.booleans(),
+    position=st.sampled_from([None, 0, 1, -1]),
+)
+def test_any_chain_computes_what_its_units_do(data, batch, added, position, take_form):
     torch.manual_seed(data.draw(st.integers(0, 99)))
     channels, units, gates = draw_units(data, batch)
     x = randn(batch, channels, 7, 6)
     out = randn(*by_definition(x, units, gates).shape) if added else None
     expected = by_definition(x, units, gates, out)  # before the chain drops filters
-    y = Chain(units)(x, gates, out)
-    torch.testing.assert_close(y, expected, **CLOSE)
+    chain = Chain(units)
+    if position is not None:
+        take_form(chain, position)
+    torch.testing.assert_close(chain(x, gates, out), expected, **CLOSE)
     if added:
         torch.testing.assert_close(out, expected, **CLOSE)
 

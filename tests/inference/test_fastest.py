@@ -50,9 +50,19 @@ def test_takes_the_one_that_needs_least_time(forms):
     assert Fastest().choose(a_map(1, 2, 4, 4), 'abc', run, None) == 'b'
 
 
-def test_one_slow_round_does_not_matter(forms):
-    run = forms(a=always(2), b=[50, 1, 50])
+@pytest.mark.parametrize('seconds', [[8, 1, 50], [8, 50, 1], [1, 50, 50]])
+def test_slow_rounds_do_not_matter(seconds, forms):
+    run = forms(a=always(2), b=seconds)
     assert Fastest().choose(a_map(1, 2, 4, 4), 'ab', run, None) == 'b'
+
+
+@pytest.mark.parametrize(
+    ('seconds', 'ran'), [(4.01, 'abaa'), (3.99, 'ababab'), (0.26, 'ababab'), (0.24, 'abbb')]
+)
+def test_a_form_that_is_four_times_slower_is_not_tried_again(seconds, ran, forms):
+    run = forms(a=always(1), b=always(seconds))
+    Fastest().choose(a_map(1, 2, 4, 4), 'ab', run, None)
+    assert ''.join(run.ran) == ran
 
 
 def test_is_timed_once(forms):

@@ -1,4 +1,4 @@
-"""Gated layers compute what the image needs, in either form."""
+"""Gated layers compute what the image needs, in every form."""
 
 import pytest
 import torch
@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mmdet_groupconv.inference import bundles
 from mmdet_groupconv.inference.folding import units_of
 from mmdet_groupconv.inference.fused import RELU, Geometry
 from mmdet_groupconv.inference.gated import GatedConv, SelfGatedConv
@@ -13,10 +14,11 @@ from mmdet_groupconv.inference.maps import FeatureMap
 from mmdet_groupconv.inference.pool import MapPool
 from mmdet_groupconv.layers import DGCConv2d, Gate, MSGCConv2d
 
-FORMS = {'heads': 0, 'whole': 1}
+FORMS = {'heads': 0, 'whole': 1, 'heads in bands': 2}
 TOLERANCE = {torch.float32: dict(rtol=1e-4, atol=1e-4), torch.float64: dict(rtol=1e-9, atol=1e-9)}
+POINTS = Geometry((1, 1), (0, 0), (1, 1))  # of 1x1 filters
 several = settings(max_examples=60, deadline=None, derandomize=True)
-both_forms = pytest.mark.parametrize('form', FORMS)
+each_form = pytest.mark.parametrize('form', FORMS)
 
 
 class Case:
@@ -29,12 +31,7 @@ class Case:
         self.heads = self.draw(1, 3)
         self.channels, self.filters = self.draw(1, 6), self.draw(1, 7)
         self.groups = self._groups()
-        kernel = self.draw(1, 3), self.draw(1, 3)
-        geometry = Geometry(
-            (self.draw(1, 2), self.draw(1, 2)),
-            (self.draw(0, kernel[0] - 1), self.draw(0, kernel[1] - 1)),
-            (self.draw(1, 2), self.draw(1, 2)),
-        )
+        kernel, geometry = self._window()
         weight = torch.randn(self.filters, self.channels, *kernel, dtype=self.dtype)
         bias = torch.randn(self.filters, dtype=self.dtype)
         share = data.draw(st.sampled_from([0.0, 0.5, 0.5, 1.0]))
@@ -49,6 +46,17 @@ class Case:
 
     def draw(self, low, high):
         return self.data.draw(st.integers(low, high))
+
+    def _window(self):
+        if self.data.draw(st.booleans()):
+            return (1, 1), POINTS
+        kernel = self.draw(1, 3), self.draw(1, 3)
+        geometry = Geometry(
+            (self.draw(1, 2), self.draw(1, 2)),
+            (self.draw(0, kernel[0] - 1), self.draw(0, kernel[1] - 1)),
+            (self.draw(1, 2), self.draw(1, 2)),
+        )
+        return kernel, geometry
 
     def _groups(self):
         kind = self.data.draw(st.sampled_from(['contiguous', 'interleaved', 'any']))
@@ -72,7 +80,7 @@ class Case:
         torch.testing.assert_close(y.data, expected, **TOLERANCE[self.dtype])
 
 
-@both_forms
+@each_form
 @several
 @given(data=st.data())
 def test_equals_the_definition(form, take_form, data):
@@ -82,7 +90,7 @@ def test_equals_the_definition(form, take_form, data):
     torch.testing.assert_close(found, F.relu(case.plain), **TOLERANCE[case.dtype])
 
 
-@both_forms
+@each_form
 @several
 @given(data=st.data())
 def test_computes_the_filters_that_are_needed(form, take_form, data):
@@ -93,7 +101,7 @@ def test_computes_the_filters_that_are_needed(form, take_form, data):
     assert y.data.size(1) == int(needed.sum())
 
 
-@both_forms
+@each_form
 @several
 @given(data=st.data())
 def test_is_added_in_place(form, take_form, data):
@@ -104,7 +112,7 @@ def test_is_added_in_place(form, take_form, data):
     torch.testing.assert_close(out, expected, **TOLERANCE[case.dtype])
 
 
-@both_forms
+@each_form
 @several
 @given(data=st.data())
 def test_the_input_may_lack_channels_that_no_awake_head_reads(form, take_form, data):
@@ -129,10 +137,11 @@ def test_reads_what_heads_with_a_needed_filter_read(data):
     assert torch.equal(case.layer.reads(case.gate, needed), expected)
 
 
-def a_layer(filters=8, channels=6, heads=2):
-    geometry = Geometry((1, 1), (1, 1), (1, 1))
-    weight, groups = torch.randn(filters, channels, 3, 3), torch.arange(filters) * heads // filters
-    return GatedConv(weight, torch.randn(filters), geometry, RELU, groups)
+def a_layer(form):
+    in_bands = form == 'heads in bands'
+    geometry = POINTS if in_bands else POINTS._replace(padding=(1, 1))
+    weight = torch.randn(8, 6, 1, 1) if in_bands else torch.randn(8, 6, 3, 3)
+    return GatedConv(weight, torch.randn(8), geometry, RELU, torch.arange(8) // 4)
 
 
 MASK = torch.tensor([[[1.0, 1, 1, 0, 0, 0], [0, 0, 0, 0, 1, 1]]])
@@ -142,63 +151,85 @@ def a_map():
     return torch.randn(1, 6, 5, 5).contiguous(memory_format=torch.channels_last)
 
 
-def test_heads_convolve_the_channels_that_they_read_alone(take_form, convolved):
-    take_form(a_layer(), FORMS['heads']).run(FeatureMap(a_map()), Gate(MASK), None, None)
-    assert convolved == [(4, 3, 3, 3), (4, 2, 3, 3)]
+by_heads = pytest.mark.parametrize(
+    ('form', 'kernel'), [('heads', (3, 3)), ('heads in bands', ())], ids=['whole', 'in bands']
+)
 
 
-def test_heads_convolve_the_filters_that_are_needed_alone(take_form, convolved):
+@by_heads
+def test_heads_convolve_the_channels_that_they_read_alone(form, kernel, take_form, convolved):
+    take_form(a_layer(form), FORMS[form]).run(FeatureMap(a_map()), Gate(MASK), None, None)
+    assert convolved == [(4, 3, *kernel), (4, 2, *kernel)]
+
+
+@by_heads
+def test_heads_convolve_the_filters_that_are_needed_alone(form, kernel, take_form, convolved):
     needed = torch.tensor([True, True, False, True, False, False, True, False])
-    take_form(a_layer(), FORMS['heads']).run(FeatureMap(a_map()), Gate(MASK), needed, None)
-    assert convolved == [(3, 3, 3, 3), (1, 2, 3, 3)]
+    take_form(a_layer(form), FORMS[form]).run(FeatureMap(a_map()), Gate(MASK), needed, None)
+    assert convolved == [(3, 3, *kernel), (1, 2, *kernel)]
 
 
-def test_heads_that_nobody_needs_do_not_convolve(take_form, convolved):
+@by_heads
+def test_heads_that_nobody_needs_do_not_convolve(form, kernel, take_form, convolved):
     needed = torch.tensor([False] * 4 + [True] * 4)
-    take_form(a_layer(), FORMS['heads']).run(FeatureMap(a_map()), Gate(MASK), needed, None)
-    assert convolved == [(4, 2, 3, 3)]
+    take_form(a_layer(form), FORMS[form]).run(FeatureMap(a_map()), Gate(MASK), needed, None)
+    assert convolved == [(4, 2, *kernel)]
+
+
+def test_a_map_that_heads_read_in_full_is_not_gathered(take_form, monkeypatch):
+    x, read, convolve = a_map(), [], bundles.convolve
+
+    def spy(data, *rest):
+        read.append(data.data_ptr())
+        return convolve(data, *rest)
+
+    monkeypatch.setattr(bundles, 'convolve', spy)
+    gate = Gate(torch.ones_like(MASK))
+    take_form(a_layer('heads'), FORMS['heads']).run(FeatureMap(x), gate, None, None)
+    assert read == [x.data_ptr()] * 2
 
 
 def test_the_whole_convolves_what_is_there_and_needed(take_form, convolved):
     needed, there = torch.tensor([True, False] * 4), torch.tensor([5, 0, 1, 2, 4])
     x = FeatureMap(a_map()[:, there], there)
-    take_form(a_layer(), FORMS['whole']).run(x, Gate(MASK), needed, None)
+    take_form(a_layer('whole'), FORMS['whole']).run(x, Gate(MASK), needed, None)
     assert convolved == [(4, 5, 3, 3)]
 
 
-@both_forms
+@each_form
 @pytest.mark.parametrize('added', [False, True])
 def test_closed_gates_leave_the_bias(form, added, take_form):
-    layer, out = take_form(a_layer(), FORMS[form]), torch.zeros(1, 8, 5, 5) if added else None
+    layer, out = take_form(a_layer(form), FORMS[form]), torch.zeros(1, 8, 5, 5) if added else None
     y = layer.run(FeatureMap(a_map()), Gate(torch.zeros_like(MASK)), None, out).data
     torch.testing.assert_close(y, F.relu(layer.bias)[:, None, None].expand(1, 8, 5, 5))
 
 
-@both_forms
-def test_either_form_works_with_large_maps(form, take_form, all_maps_are_large):
-    layer, x = take_form(a_layer(), FORMS[form]), a_map()
+@each_form
+def test_large_maps_are_the_same(form, take_form, all_maps_are_large):
+    layer, x = take_form(a_layer(form), FORMS[form]), a_map()
     value = MASK[0].repeat_interleave(4, dim=0)[..., None, None]
     expected = F.relu(F.conv2d(x, layer.weight * value, layer.bias, *layer.geometry))
     y = layer.run(FeatureMap(x), Gate(MASK), None, None)
     torch.testing.assert_close(y.data, expected, rtol=1e-4, atol=1e-4)
 
 
-@both_forms
+@each_form
 def test_half_precision_networks_keep_their_precision(form, take_form):
-    layer, x = take_form(a_layer().bfloat16(), FORMS[form]), a_map().bfloat16()
+    layer, x = take_form(a_layer(form).bfloat16(), FORMS[form]), a_map().bfloat16()
     y = layer.run(FeatureMap(x), Gate(MASK), None, None)  # gates are float32 at least
     assert y.data.dtype == torch.bfloat16
 
 
-def self_gated(kind):
+def self_gated(kind, form='heads'):
     torch.manual_seed(0)
+    window = dict(kernel_size=1) if form == 'heads in bands' else dict(kernel_size=3, padding=1)
     if kind == 'dgc':
-        layer = DGCConv2d(12, 8, 3, padding=1, heads=4, gate_factor=0.4)
+        layer = DGCConv2d(12, 8, **window, heads=4, gate_factor=0.4)
         layer.set_progress(1)
         torch.nn.init.normal_(layer.saliency.fc2.bias)
         return layer.double().eval()
     heads = 3 if kind == 'ragged' else 4
-    layer = MSGCConv2d(12, 8, 3, padding=1, heads=heads, attention=kind == 'attention')
+    layer = MSGCConv2d(12, 8, **window, heads=heads, attention=kind == 'attention')
     for net in (layer.maskgen, *([layer.attgen] if kind == 'attention' else [])):
         torch.nn.init.normal_(net.conv[3].weight)
         torch.nn.init.normal_(net.conv[3].bias)
@@ -208,11 +239,11 @@ def self_gated(kind):
 KINDS = ['msgc', 'attention', 'ragged', 'dgc']
 
 
-@both_forms
+@each_form
 @pytest.mark.parametrize('kind', KINDS)
 @torch.no_grad()
 def test_a_layer_with_its_own_gate_computes_the_same(kind, form, take_form):
-    layer, x = self_gated(kind), torch.randn(1, 12, 6, 6, dtype=torch.float64)
+    layer, x = self_gated(kind, form), torch.randn(1, 12, 6, 6, dtype=torch.float64)
     expected = layer(x)
     *before, unit = units_of(layer)
     y = FeatureMap(x)
@@ -222,11 +253,11 @@ def test_a_layer_with_its_own_gate_computes_the_same(kind, form, take_form):
     torch.testing.assert_close(found, expected, **TOLERANCE[torch.float64])
 
 
-@both_forms
+@each_form
 @pytest.mark.parametrize('kind', KINDS)
 @torch.no_grad()
 def test_its_input_can_come_in_another_order(kind, form, take_form):
-    unit = take_form(units_of(self_gated(kind))[-1], FORMS[form])
+    unit = take_form(units_of(self_gated(kind, form))[-1], FORMS[form])
     x = torch.randn(1, 12, 6, 6, dtype=torch.float64)
     expected = unit.run(FeatureMap(x), None, None, None).in_order(8, MapPool())
     order = torch.randperm(12)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from torch import nn
 
 from mmdet_groupconv.inference.maps import (
@@ -11,6 +12,7 @@ from mmdet_groupconv.inference.maps import (
     MatrixPool,
     gather,
     join,
+    one_at_least,
     pixels,
     take_filters,
 )
@@ -98,6 +100,20 @@ def test_positions_say_where_a_channel_lies(present):
     channels = torch.tensor(present)
     y = FeatureMap(torch.randn(1, len(present), 2, 2), channels)
     assert y.positions(6)[channels].tolist() == list(range(len(present)))
+
+
+@given(read=arrays(bool, st.tuples(st.integers(1, 4), st.integers(1, 5))))
+@several
+def test_at_least_the_first_one_is_set_in_each_row(read):
+    expected = [row if any(row) else [True, *row[1:]] for row in read.tolist()]
+    assert one_at_least(torch.from_numpy(read)).tolist() == expected
+    assert one_at_least(torch.from_numpy(read[0])).tolist() == expected[0]
+
+
+def test_what_is_set_is_left_as_it_was():
+    read = torch.zeros(2, 3, dtype=torch.bool)
+    one_at_least(read)
+    assert not read.any()
 
 
 def test_a_whole_map_is_in_order():

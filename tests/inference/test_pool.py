@@ -17,24 +17,48 @@ LIKE = torch.zeros(1)
 SHAPE = (2, 3, 4, 5)
 
 
-@pytest.mark.parametrize(
-    ('like', 'shape', 'served'),
+@pytest.fixture(autouse=True, scope='module')
+def pooled():
+    """Every float32 map comes from the pool."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, '_LARGE', 0)
+        yield
+
+
+kinds = pytest.mark.parametrize(
+    ('like', 'shape', 'large'),
     [
         (LIKE, (1, 1, 1, 17), True),
         (LIKE, (1, 1, 1, 16), False),
         (LIKE.double(), (1, 1, 1, 17), False),
+        (LIKE.bfloat16(), (1, 1, 1, 17), False),
         (LIKE.to('meta'), (1, 1, 1, 17), False),
     ],
 )
-def test_serves_large_maps_of_single_precision_on_cpus(like, shape, served, monkeypatch):
+
+
+@kinds
+def test_large_maps_of_single_precision_on_cpus_are_kept(like, shape, large, monkeypatch):
     monkeypatch.setattr(module, '_LARGE', 64)
-    assert MapPool().serves(like, shape) is served
+    pool = MapPool()
+    pool.empty(like, shape)
+    assert len(pool._buffers) == large
 
 
-def test_maps_are_channels_last():
-    y = MapPool().empty(LIKE, SHAPE)
-    assert y.shape == SHAPE
-    assert y.dtype == torch.float32
+@kinds
+def test_huge_maps_of_single_precision_on_cpus_are_worth_filling(like, shape, large, monkeypatch):
+    monkeypatch.setattr(module, '_HUGE', 64)
+    assert MapPool().is_worth_filling(like, shape) is large
+
+
+@pytest.mark.parametrize('large', [0, 1 << 20])
+@pytest.mark.parametrize(
+    'like', [LIKE, LIKE.double(), LIKE.bfloat16(), LIKE.to('meta')], ids=['', '64', 'b16', 'meta']
+)
+def test_maps_of_any_kind_are_channels_last(like, large, monkeypatch):
+    monkeypatch.setattr(module, '_LARGE', large)
+    y = MapPool().empty(like, SHAPE)
+    assert (y.shape, y.dtype, y.device) == (SHAPE, like.dtype, like.device)
     assert y.is_contiguous(memory_format=torch.channels_last)
 
 
@@ -52,11 +76,22 @@ def test_a_smaller_map_uses_a_larger_ones_memory():
     assert pool.empty(LIKE, (1, 3, 4, 5)).data_ptr() == place
 
 
-def test_a_larger_map_takes_a_smaller_ones_turn():
+@pytest.mark.parametrize('sizes', [(70, 20, 50), (20, 50, 70), (50, 70, 20)])
+def test_a_map_uses_the_least_memory_that_it_fits_in(sizes):
     pool = MapPool()
-    pool.empty(LIKE, (1, 3, 4, 5))
+    maps = {size: pool.empty(LIKE, (1, 1, 1, size)) for size in sizes}
+    places = {size: y.data_ptr() for size, y in maps.items()}
+    maps.clear()
+    assert pool.empty(LIKE, (1, 1, 1, 30)).data_ptr() == places[50]
+
+
+@pytest.mark.parametrize('sizes', [(30, 60), (60, 30)])
+def test_a_larger_map_takes_the_turn_of_the_largest_that_is_unused(sizes):
+    pool = MapPool()
+    maps = [pool.empty(LIKE, (1, 1, 1, size)) for size in sizes]
+    del maps
     assert pool.empty(LIKE, SHAPE).numel() == 120
-    assert [len(buffer) for buffer in pool._buffers] == [120]
+    assert sorted(len(buffer) for buffer in pool._buffers) == [30, 120]
 
 
 @pytest.mark.parametrize(

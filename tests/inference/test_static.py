@@ -14,7 +14,9 @@ from mmdet_groupconv.inference.pool import MapPool
 from mmdet_groupconv.inference.static import StaticConv
 
 TOLERANCE = {torch.float32: dict(rtol=1e-4, atol=1e-4), torch.float64: dict(rtol=1e-9, atol=1e-9)}
+POINTS = Geometry((1, 1), (0, 0), (1, 1))  # of 1x1 filters
 several = settings(max_examples=60, deadline=None, derandomize=True)
+whole_or_in_bands = pytest.mark.parametrize('position', [0, -1], ids=['whole', 'in bands'])
 
 
 def draw_layer(data):
@@ -24,12 +26,14 @@ def draw_layer(data):
         return data.draw(st.integers(low, high))
 
     torch.manual_seed(draw(0, 99))
-    filters, channels, kernel = draw(1, 6), draw(1, 6), (draw(1, 3), draw(1, 3))
-    geometry = Geometry(
-        (draw(1, 2), draw(1, 2)),
-        (draw(0, kernel[0] - 1), draw(0, kernel[1] - 1)),
-        (draw(1, 2), draw(1, 2)),
-    )
+    filters, channels, kernel, geometry = draw(1, 6), draw(1, 6), (1, 1), POINTS
+    if data.draw(st.booleans()):
+        kernel = draw(1, 3), draw(1, 3)
+        geometry = Geometry(
+            (draw(1, 2), draw(1, 2)),
+            (draw(0, kernel[0] - 1), draw(0, kernel[1] - 1)),
+            (draw(1, 2), draw(1, 2)),
+        )
     dtype = data.draw(st.sampled_from([torch.float32, torch.float64]))
     weight = torch.randn(filters, channels, *kernel, dtype=dtype)
     bias = torch.randn(filters, dtype=dtype)
@@ -56,54 +60,59 @@ def a_map(channels, dtype, batch=2):
     return x.contiguous(memory_format=torch.channels_last)
 
 
+@whole_or_in_bands
 @several
 @given(data=st.data())
-def test_any_bundles_compute_the_convolution(data):
+def test_any_bundles_compute_the_convolution(position, take_form, data):
     layer, weight, bias, dtype = draw_layer(data)
     x = a_map(layer.in_channels, dtype)
-    y = parted(layer, data).run(FeatureMap(x), None, None, None)
+    y = take_form(parted(layer, data), position).run(FeatureMap(x), None, None, None)
     expected = F.relu(F.conv2d(x, weight, bias, *layer.geometry))
     found = y.in_order(layer.out_channels, MapPool())
     torch.testing.assert_close(found, expected, **TOLERANCE[dtype])
 
 
+@whole_or_in_bands
 @several
 @given(data=st.data())
-def test_any_bundles_are_added_in_place(data):
+def test_any_bundles_are_added_in_place(position, take_form, data):
     layer, weight, bias, dtype = draw_layer(data)
     x = a_map(layer.in_channels, dtype)
     y = F.conv2d(x, weight, bias, *layer.geometry)
-    out = torch.randn_like(y)
+    out = torch.randn_like(y).contiguous(memory_format=torch.channels_last)
     expected = F.relu(out + y)
-    found = parted(layer, data).run(FeatureMap(x), None, None, out)
+    found = take_form(parted(layer, data), position).run(FeatureMap(x), None, None, out)
     assert found.data.data_ptr() == out.data_ptr()
     torch.testing.assert_close(out, expected, **TOLERANCE[dtype])
 
 
+@whole_or_in_bands
 @several
 @given(data=st.data())
-def test_the_input_may_lack_channels_that_nobody_reads(data):
+def test_the_input_may_lack_channels_that_nobody_reads(position, take_form, data):
     layer, weight, bias, dtype = draw_layer(data)
     x, reads = a_map(layer.in_channels, dtype), layer.reads(None, None)
     order = data.draw(st.permutations(range(layer.in_channels)))
     there = [c for c in order if reads[c] or data.draw(st.booleans())] or order[:1]
     there = torch.tensor(there)
-    y = parted(layer, data).run(FeatureMap(x[:, there], there), None, None, None)
+    layer = take_form(parted(layer, data), position)
+    y = layer.run(FeatureMap(x[:, there], there), None, None, None)
     expected = F.relu(F.conv2d(x, weight, bias, *layer.geometry))
     found = y.in_order(layer.out_channels, MapPool())
     torch.testing.assert_close(found, expected, **TOLERANCE[dtype])
 
 
+@whole_or_in_bands
 @several
 @given(data=st.data())
-def test_outputs_that_are_left_after_dropping_are_the_same(data):
+def test_outputs_that_are_left_after_dropping_are_the_same(position, take_form, data):
     layer, weight, bias, dtype = draw_layer(data)
     needed = torch.tensor([data.draw(st.booleans()) for _ in range(layer.out_channels)])
     needed[data.draw(st.integers(0, layer.out_channels - 1))] = True
     layer.drop(needed)
     assert len(layer.weight) == len(layer.bias) == int(needed.sum())
     x = a_map(layer.in_channels, dtype)
-    y = parted(layer, data).run(FeatureMap(x), None, needed, None)
+    y = take_form(parted(layer, data), position).run(FeatureMap(x), None, needed, None)
     expected = F.relu(F.conv2d(x, weight, bias, *layer.geometry))
     channels = torch.arange(layer.out_channels) if y.channels is None else y.channels
     assert channels.sort().values.tolist() == needed.nonzero()[:, 0].tolist()
@@ -115,7 +124,8 @@ def groups_of(filters, channels, groups):
 
 
 def a_layer(filters, channels, connections=None, kernel=3):
-    weight, geometry = torch.randn(filters, channels, kernel, kernel), Geometry(*[(1, 1)] * 3)
+    geometry = POINTS._replace(padding=(kernel // 2, kernel // 2))
+    weight = torch.randn(filters, channels, kernel, kernel)
     return StaticConv(weight, torch.randn(filters), geometry, RELU, connections)
 
 
@@ -154,6 +164,18 @@ def test_groups_are_convolved_with_their_own_channels_alone(take_form, convolved
     assert convolved == [(16, 16, 3, 3)] * 4
 
 
+def test_groups_of_1x1_filters_are_products_with_their_own_channels_alone(take_form, convolved):
+    layer = take_form(a_layer(64, 64, groups_of(64, 64, 4), kernel=1), -1)
+    layer.run(FeatureMap(a_map(64, torch.float32)), None, None, None)
+    assert convolved == [(16, 16)] * 4
+
+
+def test_1x1_filters_that_read_everything_are_not_run_in_bands(take_form, convolved):
+    layer = take_form(a_layer(8, 6, kernel=1), -1)
+    layer.run(FeatureMap(a_map(6, torch.float32)), None, None, None)
+    assert convolved == [(8, 6, 1, 1)]
+
+
 def test_the_first_way_is_one_convolution(take_form, convolved):
     layer = take_form(a_layer(64, 64, groups_of(64, 64, 4)), 0)
     layer.run(FeatureMap(a_map(64, torch.float32)), None, None, None)
@@ -175,12 +197,29 @@ def test_filters_that_read_nothing_give_their_bias(added):
     torch.testing.assert_close(y, F.relu(layer.bias)[:, None, None].expand(2, 4, 6, 7))
 
 
-def test_weights_of_ways_that_lost_are_not_kept(many_bundles):
-    layer = a_layer(16, 16, torch.rand(16, 16) > 0.5)
+@pytest.mark.parametrize('kernel', [1, 3])
+def test_weights_of_ways_that_lost_are_not_kept(kernel, many_bundles):
+    layer = a_layer(16, 16, torch.rand(16, 16) > 0.5, kernel)
     for _ in range(3):
         layer.run(FeatureMap(a_map(16, torch.float32)), None, None, None)
     assert len(layer._ways()) > 1
-    assert list(layer._kept) == list(layer.forms.chosen.values())
+    assert list(layer._kept) == [form.way for form in layer.forms.chosen.values()]
+
+
+def test_weights_are_made_once_for_whole_maps_and_bands(take_form, many_bundles, monkeypatch):
+    layer, x = a_layer(8, 8, groups_of(8, 8, 2), kernel=1), FeatureMap(a_map(8, torch.float32))
+    expected = take_form(layer, 1).run(x, None, None, None)
+    assert len(layer._ways()) == 2
+    monkeypatch.delattr(StaticConv, '_bundles')
+    for position in (1, -1):
+        y = take_form(layer, position).run(x, None, None, None)
+        torch.testing.assert_close(y.data, expected.data, **TOLERANCE[torch.float32])
+
+
+def test_weights_take_no_memory_from_the_pool(all_maps_are_large):
+    layer = a_layer(64, 64, groups_of(64, 64, 4))
+    layer._bundles(1)
+    assert layer.pool._buffers == []
 
 
 def test_another_precision_takes_effect_after_use():

@@ -4,6 +4,6 @@ What PyTorch traces has dense convolutions with zeros in them. Their weights alo
 leave out, so nothing here knows a method.
 """
 
-from .export import export_onnx
+from .export import Report, export_onnx
 
-__all__ = ['export_onnx']
+__all__ = ['Report', 'export_onnx']

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 import numpy as np
-from onnx import AttributeProto, GraphProto, ModelProto, NodeProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, NodeProto, helper, numpy_helper
 
 # They look at each value for itself.
 ELEMENTWISE = ('Relu', 'LeakyRelu', 'Clip', 'Sigmoid', 'HardSwish')
@@ -129,9 +129,3 @@ class Writer:
 def attributes(node: NodeProto) -> dict:
     """A node's attributes by name."""
     return {a.name: helper.get_attribute_value(a) for a in node.attribute}
-
-
-def has_branches(graph: GraphProto) -> bool:
-    """Whether some node holds a graph of its own, which may read any tensor."""
-    kinds = AttributeProto.GRAPH, AttributeProto.GRAPHS
-    return any(a.type in kinds for node in graph.node for a in node.attribute)

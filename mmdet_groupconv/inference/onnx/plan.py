@@ -1,10 +1,9 @@
 """Choosing, by trying them in onnxruntime, how a graph's convolutions are computed."""
 
 import time
-from collections.abc import Callable
 
 import numpy as np
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 from rich.progress import track
 
 from .graph import Graph, attributes
@@ -81,23 +80,28 @@ def _identity(node: NodeProto, needed: np.ndarray) -> tuple:
 
 def _fastest(graph: Graph, node: NodeProto, ways: list[Way], size: tuple, threads: int) -> Way:
     model = _alone(graph, node, size)
-    runs = [_runner(regroup(model, {node.output[0]: way}), threads) for way in ways]
-    best = [float('inf')] * len(ways)
+    rng = np.random.default_rng(0)
+    inputs = {x.name: rng.standard_normal(_dims(x), np.float32) for x in model.graph.input}
+    seconds = race([regroup(model, {node.output[0]: way}) for way in ways], inputs, threads)
+    return ways[seconds.index(min(seconds))]
+
+
+def race(models: list[ModelProto], inputs: dict[str, np.ndarray], threads: int) -> list[float]:
+    """The seconds that each model takes in onnxruntime, the best of some rounds in turn."""
+    runs = [session(model, threads) for model in models]
+    best = [float('inf')] * len(models)
     # Other processes disturb the time on the CPU least, but it adds up over threads.
     clock = time.process_time if threads == 1 else time.perf_counter
-    for _ in range(_ROUNDS):
+    for _ in range(1 + _ROUNDS):  # the first one is to get ready
         for number, run in enumerate(runs):
             start = clock()
-            run()
+            run.run(None, inputs)
             best[number] = min(best[number], clock() - start)
-    return ways[best.index(min(best))]
+    return best
 
 
-def _runner(model: ModelProto, threads: int) -> Callable[[], object]:
-    ready, rng = session(model, threads), np.random.default_rng(0)
-    inputs = {x.name: rng.standard_normal(x.shape, np.float32) for x in ready.get_inputs()}
-    ready.run(None, inputs)
-    return lambda: ready.run(None, inputs)
+def _dims(value: ValueInfoProto) -> tuple[int, ...]:
+    return tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
 
 
 def _alone(graph: Graph, node: NodeProto, size: tuple) -> ModelProto:

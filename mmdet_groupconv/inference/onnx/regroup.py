@@ -121,7 +121,7 @@ class _Regrouping:
         joined = self._join(parts)
         if round_up(len(joined.ids)) == blocks:
             return joined
-        places = np.sort(_positions(joined.ids, total)[wanted])
+        places = np.unique(_positions(joined.ids, total)[wanted])  # some may be gone: 0
         ids = _fill(joined.ids[places], round_up(len(places), _ALIGNED))
         return Part(self._gather(joined, _fill(places, len(ids), places[0])), ids)
 

@@ -27,17 +27,17 @@ class RawOutputs(nn.Module):
     """A network up to its maps, as a flat list; `names` are theirs after a call.
 
     A backbone's maps; what a one-stage detector's head predicts for each level; a two-stage
-    detector's neck's maps and what its RPN predicts.
+    detector's neck's maps and what its RPN predicts. heads: False for the neck's maps alone.
 
     Raises ValueError for another kind of detector.
     """
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, heads: bool = True) -> None:
         super().__init__()
         known = (SingleStageDetector, TwoStageDetector)
         if isinstance(model, BaseDetector) and not isinstance(model, known):
             raise ValueError(f'{type(model).__name__} is no one-stage or two-stage detector')
-        self.model, self.names = model, []
+        self.model, self.heads, self.names = model, heads, []
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """images: ``[B, 3, H, W]``, normalised."""
@@ -49,6 +49,8 @@ class RawOutputs(nn.Module):
         if not isinstance(self.model, BaseDetector):
             return _levels('feature', self.model(images))
         features = self.model.extract_feat(images)
+        if not self.heads:
+            return _levels('feature', features)
         if isinstance(self.model, SingleStageDetector):
             found = self.model.bbox_head(features)
             names = _NAMES if len(found) == 2 else [f'head_{i}' for i in range(len(found))]
@@ -70,15 +72,15 @@ def _by_level(names: list[str], found: tuple) -> dict[str, Tensor]:
     return {key: x for maps in by_name for key, x in maps.items()}
 
 
-def trace(model: nn.Module) -> onnx.ModelProto:
+def trace(model: nn.Module, heads: bool = True) -> onnx.ModelProto:
     """The graph of :class:`RawOutputs`; height and width are free.
 
     Norms are folded. Convolutions whose connections are fixed are dense ones with zeros, and the
     batch is free. Where gates come with the image, the graph finds out which channels to gather,
     for one image at a time.
     """
-    raw = RawOutputs(model).eval()
-    ready = RawOutputs(_traceable(model)).eval()
+    raw = RawOutputs(model, heads).eval()
+    ready = RawOutputs(_traceable(model), heads).eval()
     by_image = any(unit.per_image for unit in ready.modules() if isinstance(unit, Unit))
     images = torch.randn(1 if by_image else 2, 3, 96, 128)
     axes = {2: 'height', 3: 'width'} if by_image else {0: 'batch', 2: 'height', 3: 'width'}

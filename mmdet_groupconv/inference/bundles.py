@@ -1,0 +1,134 @@
+"""Convolutions of some filters with some channels each, whose outputs go side by side."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from .fused import NONE, Activation, Geometry, convolve, convolve_onto, matmul
+from .maps import FeatureMap, gather, join, pixels
+from .pool import MapPool
+
+_BAND = 1 << 20  # values that a band has: 4 MB, what caches hold
+
+
+class Bundle(NamedTuple):
+    """Filters that are computed together, and the channels that they read.
+
+    channels: ``[n]``, None for all. weight: ``[k, n, kh, kw]``. bias: ``[k]``.
+    """
+
+    channels: Tensor | None
+    weight: Tensor
+    bias: Tensor
+
+
+class Bundles:
+    """All filters of a layer that are computed.
+
+    order: ``[K]``, which filter each output belongs to; None where they come in their own order.
+    """
+
+    def __init__(
+        self,
+        bundles: Sequence[Bundle],
+        order: Tensor | None,
+        geometry: Geometry,
+        activation: Activation,
+    ) -> None:
+        self.bundles, self.order = bundles, order
+        self.geometry, self.activation = geometry, activation
+
+    def run(self, x: FeatureMap, total: int, out: Tensor | None, pool: MapPool) -> FeatureMap:
+        """Convolve the whole map, bundle by bundle.
+
+        total: channels of `x` if all were there. out: where given, ``[B, K, H', W']``, all outputs
+        are added onto it, in place, before the activation.
+        """
+        bundles = self._for(x, total)
+        if out is None:
+            parts = [
+                convolve(_read(x.data, channels, pool), *rest, self.geometry, self.activation, pool)
+                for channels, *rest in bundles
+            ]
+            return FeatureMap(join(parts, pool), self.order)
+        if len(bundles) == 1 and self.order is None:
+            channels, *rest = bundles[0]
+            read = _read(x.data, channels, pool)
+            convolve_onto(out, read, *rest, self.geometry, self.activation)
+            return FeatureMap(out)
+        parts = (
+            convolve(_read(x.data, channels, pool), *rest, self.geometry, NONE, pool)
+            for channels, *rest in bundles
+        )
+        if self.order is None and not torch.onnx.is_in_onnx_export():
+            start = 0
+            for part in parts:
+                out[:, start : start + part.size(1)].add_(part)
+                start += part.size(1)
+        else:
+            y = FeatureMap(join(list(parts), pool), self.order)
+            out.add_(y.in_order(out.size(1), pool))
+        return FeatureMap(self.activation.plain(out))
+
+    def run_in_bands(
+        self, x: FeatureMap, total: int, out: Tensor | None, pool: MapPool
+    ) -> FeatureMap:
+        """The same as products of matrices, some pixels at a time.
+
+        What is gathered for a band is still in the cache when it is multiplied and added.
+        """
+        if out is not None and not out.is_contiguous(memory_format=torch.channels_last):
+            return self.run(x, total, out, pool)  # its pixels are no rows
+        matrices = [(bundle[0], bundle[1].flatten(1), bundle[2]) for bundle in self._for(x, total)]
+        filters = sum(len(bias) for *_, bias in matrices)
+        batch, _, height, width = x.data.shape
+        shape = batch, filters, height, width
+        rows = pixels(x.data)
+        y = pool.empty(x.data, shape) if out is None else out
+        written = pixels(y)
+        activation, back = (self.activation, None) if out is None else (NONE, None)
+        if out is not None and self.order is not None:
+            back = FeatureMap(out, self.order).positions(filters)
+        step = max(_BAND // max(rows.size(1), filters), 1)
+        for start in range(0, len(rows), step):
+            band, target = rows[start : start + step], written[start : start + step]
+            parts = [
+                matmul(_columns(band, channels), weight, bias, activation)
+                for channels, weight, bias in matrices
+            ]
+            if out is None:
+                torch.cat(parts, dim=1, out=target)
+                continue
+            part = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+            self.activation.plain(target.add_(_columns(part, back)))
+        return FeatureMap(y, self.order if out is None else None)
+
+    def _for(self, x: FeatureMap, total: int) -> Sequence[Bundle]:
+        """The bundles, their channels where the map has them."""
+        places = x.positions(total)
+        if places is None:
+            return self.bundles
+        found = []
+        for channels, weight, bias in self.bundles:
+            channels = places if channels is None else places[channels]
+            if len(channels) == x.data.size(1) and not torch.onnx.is_in_onnx_export():
+                # All that is there: weights are smaller than maps.
+                weight, channels = gather(weight, channels.argsort(), MapPool()), None
+            found.append(Bundle(channels, weight, bias))
+        return found
+
+
+def can_run_in_bands(x: Tensor, weight: Tensor, geometry: Geometry) -> bool:
+    """Whether there is what :meth:`Bundles.run_in_bands` needs: 1x1 filters and a CPU's caches."""
+    plain = geometry.stride == (1, 1) and geometry.padding == (0, 0) and geometry.groups == 1
+    return plain and weight.shape[2:] == (1, 1) and x.device.type == 'cpu'
+
+
+def _read(x: Tensor, channels: Tensor | None, pool: MapPool) -> Tensor:
+    return x if channels is None else gather(x, channels, pool)
+
+
+def _columns(rows: Tensor, channels: Tensor | None) -> Tensor:
+    return rows if channels is None else rows.index_select(1, channels)

@@ -1,0 +1,147 @@
+"""Write a detector as an ONNX file in which grouped work is really gone, and check it."""
+
+import argparse
+import sys
+
+import mmcv
+import torch
+from mmengine.config import Config
+from mmengine.runner import load_state_dict
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+
+from mmdet_groupconv.checkpoints import check_fit, check_writable, read_state_dict
+from mmdet_groupconv.engine.errors import user_errors
+from mmdet_groupconv.engine.launch import (
+    add_config_options,
+    build_model,
+    calibration_batches,
+    load_config,
+)
+from mmdet_groupconv.inference.freezing import freeze_gates
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_config_options(parser)
+    parser.add_argument('checkpoint', help='weights of this detector')
+    parser.add_argument('--out', required=True, help='ONNX file to write')
+    parser.add_argument(
+        '--part',
+        choices=('backbone', 'neck', 'detector'),
+        default='detector',
+        help='up to which maps; of a two-stage detector, "detector" ends with the RPN',
+    )
+    parser.add_argument(
+        '--shape',
+        type=int,
+        nargs=2,
+        default=(800, 1344),
+        metavar=('H', 'W'),
+        help='size of image to make it fast for; the file takes any',
+    )
+    parser.add_argument('--image', help='to check the file on; noise if not given')
+    parser.add_argument('--threads', type=int, default=1, help='to make it fast for')
+    parser.add_argument(
+        '--freeze',
+        type=float,
+        metavar='KEEP',
+        help='fix gates by image: a head reads what it read on more than this share (0 to 1) of '
+        'the calibration images; tools/test.py --freeze tells what that changes',
+    )
+    parser.add_argument(
+        '--calibrate',
+        type=int,
+        default=64,
+        metavar='BATCHES',
+        help='of training images, at most, for --freeze',
+    )
+    return parser.parse_args(argv)
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raise ValueError for what would else fail after minutes of work."""
+    check_writable(args.out, args.checkpoint)
+    if args.threads < 1:
+        raise ValueError(f'--threads {args.threads}, expected 1 or more')
+    if min(args.shape) < 64:
+        raise ValueError(f'--shape {args.shape[0]} {args.shape[1]}, expected 64 or more each')
+    if args.freeze is not None and not 0 <= args.freeze <= 1:
+        raise ValueError(f'--freeze {args.freeze}: expected a share from 0 to 1')
+
+
+def load_exporter():
+    """The function that writes files; its packages are optional."""
+    try:
+        from mmdet_groupconv.inference.onnx import export_onnx
+    except ModuleNotFoundError as error:
+        message = f"{error.name} not found, it comes with: pip install 'mmdet_groupconv[export]'"
+        raise ImportError(message) from error
+    return export_onnx
+
+
+def load_model(cfg: Config, checkpoint: str) -> nn.Module:
+    """The config's detector with the checkpoint's weights."""
+    state, model = read_state_dict(checkpoint), build_model(cfg)
+    check_fit(model, state, checkpoint)
+    load_state_dict(model, state)
+    return model.eval()
+
+
+def read_image(path: str, model: nn.Module) -> Tensor:
+    """``[1, 3, H, W]``, as the detector gets it.
+
+    Raises ValueError for what is no image.
+    """
+    pixels = mmcv.imread(path)
+    if pixels is None:
+        raise ValueError(f'--image {path} is no image')
+    inputs = [torch.from_numpy(pixels.transpose(2, 0, 1).copy())]
+    return model.data_preprocessor(dict(inputs=inputs))['inputs']
+
+
+def preprocessing(cfg: Config) -> dict[str, str]:
+    """What has to be done to images first, for the file's metadata."""
+    settings = cfg.model.get('data_preprocessor') or {}
+    names = ('mean', 'std', 'bgr_to_rgb', 'pad_size_divisor')
+    return {name: str(settings[name]) for name in names if name in settings}
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_args(argv)
+    with user_errors():
+        check(args)
+        export_onnx, cfg = load_exporter(), load_config(args)
+        model = load_model(cfg, args.checkpoint)
+        if args.freeze is not None:
+            freeze_gates(model, calibration_batches(cfg, args.calibrate), args.freeze)
+        image = None if args.image is None else read_image(args.image, model)
+        part = model.backbone if args.part == 'backbone' else model
+        about = dict(config=args.config, checkpoint=args.checkpoint, **preprocessing(cfg))
+        report = export_onnx(
+            part,
+            args.out,
+            tuple(args.shape),
+            args.threads,
+            heads=args.part == 'detector',
+            image=image,
+            about=about,
+        )
+    height, width = args.shape
+    table = Table('output', 'shape', title=f'{args.out}: {height}x{width}', title_justify='left')
+    for name, size in report.outputs.items():
+        table.add_row(name, 'x'.join(map(str, size)))
+    console = Console()
+    console.print(table)
+    console.print(f'largest difference from PyTorch {report.difference:.1e}, relative')
+    console.print(f'an image takes {1000 * report.seconds:.0f} ms', end='')
+    if report.ungrouped is None:
+        console.print(' (gates come with the image, one image at a time; see also --freeze)')
+    else:
+        console.print(f', with dense convolutions {1000 * report.ungrouped:.0f} ms')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
