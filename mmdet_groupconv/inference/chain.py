@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from ..layers import Gate
+from .fastest import Fastest
 from .gated import GatedConv, SelfGatedConv
 from .maps import FeatureMap, one_at_least
 from .static import StaticConv
@@ -14,12 +15,17 @@ from .unit import Normalise, Unit
 
 
 class Chain(nn.Module):
-    """Units that nothing else looks into: an output that no later unit reads is not computed."""
+    """Units that nothing else looks into: an output that no later unit reads is not computed.
+
+    Where gates come with the image, a batch is run one by one, each with its own work alone, or
+    together, as in training, where starting many small operations costs more than they do.
+    """
 
     def __init__(self, units: Sequence[Unit]) -> None:
         super().__init__()
         self.units = nn.ModuleList(units)
         self.per_image = any(unit.per_image for unit in units)
+        self.forms = Fastest()
         needed = None
         for unit in reversed(units):
             if needed is not None and isinstance(unit, StaticConv):
@@ -43,6 +49,14 @@ class Chain(nn.Module):
         gates = [None] * len(self.units) if gates is None else gates
         if len(x) == 1 or not self.per_image:
             return self._run(x, gates, out)
+        forms = {'one by one': self._one_by_one, 'together': self._together}
+
+        def run(form: str, out: Tensor | None) -> Tensor:
+            return forms[form](x, gates, out)
+
+        return run(self.forms.choose(x, forms, run, out), out)
+
+    def _one_by_one(self, x: Tensor, gates: Sequence[Gate | None], out: Tensor | None) -> Tensor:
         done = [
             self._run(
                 x[i : i + 1],
@@ -52,6 +66,13 @@ class Chain(nn.Module):
             for i in range(len(x))
         ]
         return torch.cat(done) if out is None else out
+
+    def _together(self, x: Tensor, gates: Sequence[Gate | None], out: Tensor | None) -> Tensor:
+        y, last = FeatureMap(x), len(self.units) - 1
+        for i, unit in enumerate(self.units):
+            run = unit.run_batch if isinstance(unit, GatedConv) else unit.run
+            y = run(y, gates[i], None, out if i == last else None)
+        return y.in_order(self.units[-1].out_channels, self.units[-1].pool)
 
     def _empty(self, x: Tensor) -> Tensor:
         for unit in self.units:

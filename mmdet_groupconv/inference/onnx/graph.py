@@ -100,16 +100,13 @@ class Writer:
         return name
 
     def alias(self, name: str, tensor: str) -> None:
-        """Let `name` stand for another tensor."""
+        """Let `name`, which is no output of the graph, stand for another tensor."""
         self._aliases[name] = tensor
 
     def finish(self, model: ModelProto) -> ModelProto:
         """`model` with these nodes in the place of its own, less what nobody reads."""
         new = ModelProto()
         new.CopyFrom(model)
-        for output in model.graph.output:
-            if output.name in self._aliases:
-                self.node('Identity', [self._aliases.pop(output.name)], output.name)
         del new.graph.node[:], new.graph.initializer[:], new.graph.value_info[:]
         read, kept = {output.name for output in model.graph.output}, []
         for node in reversed(self.nodes):

@@ -121,7 +121,7 @@ class _Regrouping:
         joined = self._join(parts)
         if round_up(len(joined.ids)) == blocks:
             return joined
-        places = np.unique(_positions(joined.ids, total)[wanted])  # some may be gone: 0
+        places = np.unique(_positions(joined.ids, total)[wanted])  # 0: those that are gone
         ids = _fill(joined.ids[places], round_up(len(places), _ALIGNED))
         return Part(self._gather(joined, _fill(places, len(ids), places[0])), ids)
 
@@ -139,10 +139,12 @@ class _Regrouping:
             return
         total = self.total[name]
         joined = self._join(self.maps.pop(name))
-        if np.array_equal(joined.ids, np.arange(total)):
+        if not np.array_equal(joined.ids, np.arange(total)):
+            self._gather(joined, _positions(joined.ids, total), output=name)
+        elif name in self.graph.outputs:
+            self.writer.node('Identity', [joined.tensor], name)
+        else:
             self.writer.alias(name, joined.tensor)
-            return
-        self._gather(joined, _positions(joined.ids, total), output=name)
 
     def _join(self, parts: list[Part]) -> Part:
         if len(parts) == 1:
