@@ -7,9 +7,14 @@ It has two exact forms. *Features*: multiply the input by each group's gate, one
 traffic on large maps, the second on large weights: which one it is goes by their sizes.
 """
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.modules.utils import _pair
+
+from .features import convolve_features, gated
 
 _WEIGHT_COST = 4  # measured at the sizes of ResNet-50, forward and backward
 
@@ -38,7 +43,7 @@ def grouped_conv2d(
     if gate.size(0) == 1:
         connections = connection(gate, assign, weight.size(0))[0]  # [K, C]
         return F.conv2d(x, _scale(weight, connections), bias, *geometry)
-    if _is_float(assign) or _folding_pays(x, weight, gate.size(1)):
+    if _is_float(assign) or _folding_pays(x, weight, gate.size(1), stride):
         return _folded(x, weight, connection(gate, assign, weight.size(0)), bias, geometry)
     if assign is None:
         return _equal_heads(x, weight, gate, bias, geometry)
@@ -67,13 +72,15 @@ def filter_means(values: Tensor, gate: Tensor, assign: Tensor | None) -> Tensor:
     return values.new_zeros(groups).index_add(0, assign, values) / len(values)
 
 
-def _folding_pays(x: Tensor, weight: Tensor, groups: int) -> bool:
+def _folding_pays(x: Tensor, weight: Tensor, groups: int, stride: int | tuple[int, int]) -> bool:
     # Elements that each form writes for a sample: K*C*kh*kw weights or G*C*H*W features. A weight
-    # of its own for each sample costs several times as much, in its gradient and its layout.
+    # of its own for each sample costs several times as much, in its gradient and its layout; so do
+    # features of which a strided convolution makes little.
     filters, _, kh, kw = weight.shape
     if x.size(0) == 0:  # no sample to fold weights for
         return False
-    return _WEIGHT_COST * filters * kh * kw <= groups * x.size(2) * x.size(3)
+    steps = math.prod(_pair(stride))
+    return _WEIGHT_COST * filters * kh * kw <= groups * x.size(2) * x.size(3) * steps
 
 
 def _folded(
@@ -88,9 +95,9 @@ def _folded(
 
 
 def _equal_heads(x: Tensor, weight: Tensor, gate: Tensor, bias: Tensor | None, geometry) -> Tensor:
-    gate = gate.to(x.dtype)[..., None, None]  # [B, G, C, 1, 1]
-    read = (x[:, None] * gate).flatten(1, 2)  # [B, G*C, H, W]
-    return F.conv2d(read, weight, bias, *geometry, groups=gate.size(1))
+    if torch.is_grad_enabled() and not isinstance(geometry[1], str):
+        return convolve_features(x, weight, gate.to(x.dtype), bias, geometry)
+    return F.conv2d(gated(x, gate), weight, bias, *geometry, groups=gate.size(1))
 
 
 def _groups_in_any_order(

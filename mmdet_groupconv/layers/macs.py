@@ -9,7 +9,7 @@ map for each group. All per image, means over the batch.
 
 import weakref
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -99,6 +99,7 @@ class Macs:
     """
 
     layers: list[LayerMacs]
+    _parts: dict[str, 'Macs'] = field(default_factory=dict, repr=False)
 
     @property
     def original(self) -> int:
@@ -108,11 +109,11 @@ class Macs:
     def always_on(self) -> int:
         return sum(row.dense for row in self.layers if row.gate is None and not row.is_gate_net)
 
-    @property
+    @cached_property
     def masked(self) -> Tensor | float:
         return _total([row.masked for row in self.layers])
 
-    @property
+    @cached_property
     def unread(self) -> Tensor | float:
         return _total([row.saved for row in self.layers])
 
@@ -132,7 +133,10 @@ class Macs:
 
     def part(self, name: str) -> 'Macs':
         """The MACs of one child of the metered module, e.g. a detector's ``backbone``."""
-        return Macs([row for row in self.layers if row.name.split('.')[0] == name])
+        if name not in self._parts:
+            rows = [row for row in self.layers if row.name.split('.')[0] == name]
+            self._parts[name] = Macs(rows)
+        return self._parts[name]
 
 
 class MacMeter:

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from .plan import choose_ways, race
 from .regroup import regroup
 from .shapes import name_sizes, session, takes_one_image
-from .trace import RawOutputs, trace
+from .trace import RawOutputs, in_eval_mode, trace
 
 TOLERANCE = 1e-3
 
@@ -69,7 +69,7 @@ def export_onnx(
             compare(model, temporary, F.interpolate(image, size, mode='bilinear'), threads, heads)
             for size in (shape, half(shape))
         )
-        found = max(whole.difference, part.difference)
+        found = float(np.max([whole.difference, part.difference]))  # NaN if one is
         if not found <= TOLERANCE:
             raise ValueError(f'{path} is off by {found:.1e}, expected at most {TOLERANCE:.0e}')
         temporary.replace(path)
@@ -116,20 +116,16 @@ def compare(
 
     Raises ValueError where the network's outputs are not finite.
     """
-    training = {module: module.training for module in model.modules()}
     raw = RawOutputs(model, heads)
-    try:
-        expected = raw.eval()(image)
-    finally:
-        for module, mode in training.items():
-            module.training = mode
+    with in_eval_mode(model):
+        expected = raw(image)
     if not all(y.isfinite().all() for y in expected):
         size = 'x'.join(map(str, image.shape[2:]))
         raise ValueError(f'{type(model).__name__} overflows on this image of {size}, try another')
     found = session(onnx.load(path), threads).run(None, {'images': image.numpy()})
     differences = [_relative(y.numpy(), z) for y, z in zip(expected, found, strict=True)]
     outputs = {name: y.shape for name, y in zip(raw.names, found, strict=True)}
-    return Comparison(max(differences), outputs)
+    return Comparison(float(np.max(differences)), outputs)
 
 
 def _relative(expected: np.ndarray, found: np.ndarray) -> float:

@@ -24,7 +24,8 @@ def choose_ways(model: ModelProto, shape: tuple[int, int], threads: int) -> dict
     graph = Graph(model.graph)
     needed = needed_filters(graph)
     convs = [node for node in graph.nodes if graph.weight(node) is not None]
-    (sizes,) = sizes_of(model, [node.input[0] for node in convs], [(1, *shape)])
+    tensors = [name for node in convs for name in (node.input[0], node.output[0])]
+    (sizes,) = sizes_of(model, tensors, [(1, *shape)])
     ways, found, same = {}, {}, {}
     for node in convs:
         name = node.output[0]
@@ -34,7 +35,7 @@ def choose_ways(model: ModelProto, shape: tuple[int, int], threads: int) -> dict
         node = max(nodes, key=lambda n: np.prod(sizes[n.input[0]]))  # of levels that share it
         tried = ways_of(graph.weight(node), np.frombuffer(used, bool))
         if len(tried) > 1:
-            best = _fastest(graph, node, tried, sizes[node.input[0]], threads)
+            best = _fastest(graph, node, tried, sizes, threads)
             ways.update({n.output[0]: best for n in nodes})
     for name in found:  # dense ones that can give their outputs in an order of choice
         reader = graph.reader_behind(name)
@@ -78,8 +79,8 @@ def _identity(node: NodeProto, needed: np.ndarray) -> tuple:
     return node.input[1], needed.tobytes(), repr(sorted(attributes(node).items()))
 
 
-def _fastest(graph: Graph, node: NodeProto, ways: list[Way], size: tuple, threads: int) -> Way:
-    model = _alone(graph, node, size)
+def _fastest(graph: Graph, node: NodeProto, ways: list[Way], sizes: dict, threads: int) -> Way:
+    model = _alone(graph, node, sizes)
     rng = np.random.default_rng(0)
     inputs = {x.name: rng.standard_normal(_dims(x), np.float32) for x in model.graph.input}
     seconds = race([regroup(model, {node.output[0]: way}) for way in ways], inputs, threads)
@@ -104,31 +105,26 @@ def _dims(value: ValueInfoProto) -> tuple[int, ...]:
     return tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
 
 
-def _alone(graph: Graph, node: NodeProto, size: tuple) -> ModelProto:
+def _alone(graph: Graph, node: NodeProto, sizes: dict[str, tuple[int, ...]]) -> ModelProto:
     """A convolution between others that cost little, in whose layout it gets and gives its maps.
 
     Where something else than a convolution reads it, it is added to a map.
     """
     weight, name = graph.weight(node), node.output[0]
     constants = dict(weight=weight, bias=graph.bias(node))
-    values = [helper.make_tensor_value_info('x', TensorProto.FLOAT, size)]
+    values = [helper.make_tensor_value_info('x', TensorProto.FLOAT, sizes[node.input[0]])]
     nodes: list[NodeProto] = []
 
     def pass_on(x: str, output: str, channels: int) -> None:
         constants[f'{output}_ones'] = np.ones((channels, 1, 1, 1), np.float32)
         nodes.append(helper.make_node('Conv', [x, f'{output}_ones'], [output], group=channels))
 
-    pass_on('x', 'before', size[1])
+    pass_on('x', 'before', weight.shape[1])
     nodes.append(helper.make_node('Conv', ['before', 'weight', 'bias'], [name], **attributes(node)))
     reader, last = graph.reader_behind(name), name
     if reader is None or graph.weight(reader) is None:
-        last, strides = 'sum', attributes(node).get('strides', (1, 1))
-        out_size = (
-            size[0],
-            len(weight),
-            *(-(-side // step) for side, step in zip(size[2:], strides, strict=True)),
-        )
-        values.append(helper.make_tensor_value_info('shortcut', TensorProto.FLOAT, out_size))
+        last = 'sum'
+        values.append(helper.make_tensor_value_info('shortcut', TensorProto.FLOAT, sizes[name]))
         pass_on('shortcut', 'beside', len(weight))
         nodes.append(helper.make_node('Add', ['beside', name], [last]))
     nodes.append(helper.make_node('Relu', [last], ['active']))

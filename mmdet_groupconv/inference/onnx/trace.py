@@ -79,13 +79,14 @@ def trace(model: nn.Module, heads: bool = True) -> onnx.ModelProto:
     batch is free. Where gates come with the image, the graph finds out which channels to gather,
     for one image at a time.
     """
-    raw = RawOutputs(model, heads).eval()
+    raw = RawOutputs(model, heads)
     ready = RawOutputs(_traceable(model), heads).eval()
     by_image = any(unit.per_image for unit in ready.modules() if isinstance(unit, Unit))
     images = torch.randn(1 if by_image else 2, 3, 96, 128)
     axes = {2: 'height', 3: 'width'} if by_image else {0: 'batch', 2: 'height', 3: 'width'}
+    with torch.no_grad(), in_eval_mode(model):
+        raw(images)  # for the names
     with torch.no_grad(), _quiet():
-        raw(images)
         file = io.BytesIO()
         torch.onnx.export(
             ready,
@@ -130,6 +131,18 @@ class _DenseConv(ConvUnit):
             data, self.weight, self.bias, self.geometry, self.before_finish(out), self.pool
         )
         return self.finish(FeatureMap(y), out)
+
+
+@contextmanager
+def in_eval_mode(model: nn.Module) -> Iterator[None]:
+    """Evaluate; afterwards, each module is in the mode that it was in."""
+    training = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in training.items():
+            module.training = mode
 
 
 @contextmanager
