@@ -114,9 +114,9 @@ def main(argv: list[str] | None = None) -> int:
         check(args)
         export_onnx, cfg = load_exporter(), load_config(args)
         model = load_model(cfg, args.checkpoint)
+        image = None if args.image is None else read_image(args.image, model)
         if args.freeze is not None:
             freeze_gates(model, calibration_batches(cfg, args.calibrate), args.freeze)
-        image = None if args.image is None else read_image(args.image, model)
         part = model.backbone if args.part == 'backbone' else model
         about = dict(config=args.config, checkpoint=args.checkpoint, **preprocessing(cfg))
         report = export_onnx(

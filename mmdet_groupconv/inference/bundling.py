@@ -31,9 +31,16 @@ def bundlings(connected: np.ndarray, area: int) -> list[np.ndarray]:
     for gather in _GATHERS:
         labels = np.empty(filters, np.int64)
         labels[order] = _cut(cuts, unions, area, gather)
+        labels = by_first_filter(labels)
         if not any(np.array_equal(labels, other) for other in found):
             found.append(labels)
     return found
+
+
+def by_first_filter(labels: np.ndarray) -> np.ndarray:
+    """The same bundles, numbered in the order of their first filters."""
+    _, first, bundle_of = np.unique(labels, return_index=True, return_inverse=True)
+    return first.argsort().argsort()[bundle_of]
 
 
 def _possible_cuts(connected: np.ndarray) -> np.ndarray:

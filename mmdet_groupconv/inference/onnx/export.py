@@ -118,7 +118,8 @@ def compare(
     """
     raw = RawOutputs(model, heads)
     with in_eval_mode(model):
-        expected = raw(image)
+        device = next(model.parameters()).device
+        expected = [y.cpu() for y in raw(image.to(device))]
     if not all(y.isfinite().all() for y in expected):
         size = 'x'.join(map(str, image.shape[2:]))
         raise ValueError(f'{type(model).__name__} overflows on this image of {size}, try another')

@@ -42,7 +42,8 @@ class Graph:
         fixed = node.op_type == 'Conv' and all(self.constant(n) is not None for n in node.input[1:])
         if not fixed or attributes(node).get('group', 1) != 1:
             return None
-        return self.constant(node.input[1])
+        weight = self.constant(node.input[1])
+        return weight if weight.ndim == 4 else None
 
     def bias(self, node: NodeProto) -> np.ndarray:
         """``[K]`` of a convolution, zeros where it has none."""

@@ -82,10 +82,11 @@ def trace(model: nn.Module, heads: bool = True) -> onnx.ModelProto:
     raw = RawOutputs(model, heads)
     ready = RawOutputs(_traceable(model), heads).eval()
     by_image = any(unit.per_image for unit in ready.modules() if isinstance(unit, Unit))
-    images = torch.randn(1 if by_image else 2, 3, 96, 128)
+    seeded = torch.Generator().manual_seed(0)
+    images = torch.randn(1 if by_image else 2, 3, 96, 128, generator=seeded)
     axes = {2: 'height', 3: 'width'} if by_image else {0: 'batch', 2: 'height', 3: 'width'}
     with torch.no_grad(), in_eval_mode(model):
-        raw(images)  # for the names
+        raw(images.to(next(model.parameters()).device))  # for the names
     with torch.no_grad(), _quiet():
         file = io.BytesIO()
         torch.onnx.export(
@@ -102,7 +103,7 @@ def trace(model: nn.Module, heads: bool = True) -> onnx.ModelProto:
 
 
 def _traceable(model: nn.Module) -> nn.Module:
-    model = compact(model)
+    model = compact(model).cpu()
     for module in model.modules():
         for name, child in list(module.named_children()):
             if type(child) is StaticConv:

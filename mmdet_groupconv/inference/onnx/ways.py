@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..bundling import bundlings
+from ..bundling import bundlings, by_first_filter
 
 BLOCK = 16  # channels that onnxruntime's convolutions handle at once
 _MANY_PATTERNS = 32
@@ -47,7 +47,7 @@ def ways_of(weight: np.ndarray, needed: np.ndarray) -> list[Way]:
     labels = bundlings(connected[filters], weight[0, 0].size)[1:]
     patterns, pattern_of = np.unique(connected[filters], axis=0, return_inverse=True)
     if 1 < len(patterns) <= _MANY_PATTERNS:
-        labels.append(pattern_of.reshape(-1))
+        labels.append(by_first_filter(pattern_of.reshape(-1)))
     ways = [whole]
     for way in (_way(label, filters, connected) for label in labels):
         if any(_alike(way, other) for other in ways):
