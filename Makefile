@@ -26,10 +26,10 @@ demo: $(VENV)/.installed
 	@echo "Pictures: $$(ls -d $(DEMO_DIR)/*/pictures | tail -n 1)"
 
 test: $(VENV)/.installed
-	$(PY) -m pytest -m 'not slow'
+	OMP_NUM_THREADS=1 $(PY) -m pytest -m 'not slow'
 
 test-all: $(VENV)/.installed
-	$(PY) -m pytest
+	OMP_NUM_THREADS=1 $(PY) -m pytest
 
 lint: $(VENV)/.installed
 	$(PY) -m ruff check .

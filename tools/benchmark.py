@@ -277,6 +277,7 @@ def write_figures(path: str, figures: dict) -> None:
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     torch.set_num_threads(args.threads)
+    torch.set_flush_denormal(True)  # of random weights; trained networks hardly make any
     console = Console(width=None if Console().is_terminal else 120)
     with user_errors():
         cfg, dense_cfg = load_config(args), dense_config(args)
