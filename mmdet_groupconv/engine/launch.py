@@ -104,7 +104,7 @@ def calibration_batches(cfg: Config, number: int) -> Iterator[dict]:
         if 'dataset' not in dataset and 'datasets' not in dataset
     )
     loader.dataset = dict(dataset, pipeline=loader.dataset.pipeline, test_mode=True)
-    return itertools.islice(Runner.build_dataloader(loader, seed=0), number)
+    yield from itertools.islice(Runner.build_dataloader(loader, seed=0), number)
 
 
 def build_model(cfg: Config) -> nn.Module:

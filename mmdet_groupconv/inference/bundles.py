@@ -6,7 +6,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from .fused import NONE, Activation, Geometry, convolve, convolve_onto, matmul
+from .fused import (
+    NONE,
+    Activation,
+    Geometry,
+    convolve,
+    convolve_onto,
+    has_fused_calls,
+    matmul,
+    packed,
+)
 from .maps import FeatureMap, gather, join, pixels
 from .pool import MapPool
 
@@ -28,6 +37,7 @@ class Bundles:
     """All filters of a layer that are computed.
 
     order: ``[K]``, which filter each output belongs to; None where they come in their own order.
+    lasting: whether it is for many images, so that weights are worth preparing.
     """
 
     def __init__(
@@ -36,9 +46,15 @@ class Bundles:
         order: Tensor | None,
         geometry: Geometry,
         activation: Activation,
+        lasting: bool = False,
     ) -> None:
         self.bundles, self.order = bundles, order
         self.geometry, self.activation = geometry, activation
+        self.lasting = lasting
+        self._packed: tuple[torch.Size, list[Bundle]] | None = None
+
+    def __getstate__(self) -> dict:
+        return dict(self.__dict__, _packed=None)  # oneDNN's tensors can't be copied
 
     def run(self, x: FeatureMap, total: int, out: Tensor | None, pool: MapPool) -> FeatureMap:
         """Convolve the whole map, bundle by bundle.
@@ -47,6 +63,8 @@ class Bundles:
         are added onto it, in place, before the activation.
         """
         bundles = self._for(x, total)
+        if self.lasting and bundles is self.bundles and has_fused_calls(x.data):
+            bundles = self._pack(x.data)
         if out is None:
             parts = [
                 convolve(_read(x.data, channels, pool), *rest, self.geometry, self.activation, pool)
@@ -104,6 +122,16 @@ class Bundles:
             part = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
             self.activation.plain(target.add_(_columns(part, back)))
         return FeatureMap(y, self.order if out is None else None)
+
+    def _pack(self, x: Tensor) -> list[Bundle]:
+        if self._packed is None or self._packed[0] != x.shape:  # packed for another size is slower
+            bundles = []
+            for channels, weight, bias in self.bundles:
+                shape = len(x), weight.size(1) * self.geometry.groups, *x.shape[2:]
+                like = x.new_empty(shape, device='meta')
+                bundles.append(Bundle(channels, packed(weight, like, self.geometry), bias))
+            self._packed = x.shape, bundles
+        return self._packed[1]
 
     def _for(self, x: FeatureMap, total: int) -> Sequence[Bundle]:
         """The bundles, their channels where the map has them."""

@@ -66,13 +66,23 @@ def convolve(
     if not has_fused_calls(x):
         return activation.plain(F.conv2d(x, weight, bias, *geometry))
     shape = output_shape(x, weight, geometry)
-    if pool.is_worth_filling(
-        x, shape
-    ):  # the fused calls write to memory of their own, unless they add
+    # The fused calls write to memory of their own, unless they add.
+    if pool.is_worth_filling(x, shape):
         out = pool.empty(x, shape).zero_()
         convolve_onto(out, x, weight, bias, geometry, activation)
         return out
     return _CONV(x, weight, bias, *_in_onednn_order(geometry), *activation[:2], '')
+
+
+def packed(weight: Tensor, x: Tensor, geometry: Geometry) -> Tensor:
+    """A weight that stays, as oneDNN wants it for maps like `x`: else every call makes that.
+
+    For :func:`convolve` and :func:`convolve_onto`, where :func:`has_fused_calls` says so.
+    """
+    if _PACK is None or len(x) == 0:
+        return weight
+    padding, stride, dilation, groups = _in_onednn_order(geometry)
+    return _PACK(weight, padding, stride, dilation, groups, list(x.shape))
 
 
 def matmul(x: Tensor, weight: Tensor, bias: Tensor, activation: Activation) -> Tensor:
@@ -95,6 +105,7 @@ def convolve_onto(
     layout = torch.channels_last
     in_layout = all(y.is_contiguous(memory_format=layout) for y in (out, x))
     if not has_fused_calls(x) or not in_layout:
+        weight = weight.to_dense() if weight.is_mkldnn else weight
         activation.plain(out.add_(F.conv2d(x, weight, bias, *geometry)))
         return
     fused = 'relu' if activation == RELU else None
@@ -123,6 +134,7 @@ def _find(name: str, overload: str) -> Callable | None:
 
 _CONV = _find('_convolution_pointwise', 'default')
 _CONV_ADD_ = _find('_convolution_pointwise_', 'binary')
+_PACK = _find('_reorder_convolution_weight', 'default')
 _LINEAR = _find('_linear_pointwise', 'default')
 
 

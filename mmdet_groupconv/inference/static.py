@@ -112,7 +112,8 @@ class StaticConv(ConvUnit):
         if self.filters is not None:
             order = self.filters[order]
         in_order = self.filters is None and bool((order.diff() > 0).all())
-        return Bundles(bundles, None if in_order else order, self.geometry, self.activation)
+        order = None if in_order else order
+        return Bundles(bundles, order, self.geometry, self.activation, lasting=True)
 
     def _ways(self) -> list[Tensor]:
         """The bundle of each filter, ``[K]``, in every way that is tried."""

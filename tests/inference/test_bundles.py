@@ -1,5 +1,8 @@
 """Bundles compute what each of their filters does, whole or band by band."""
 
+import copy
+import pickle
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -251,3 +254,48 @@ def test_only_1x1_filters_that_see_each_pixel_once_can_run_in_bands(kernel, chan
 
 def test_only_maps_on_cpus_can_run_in_bands():
     assert not can_run_in_bands(a_map(4).to('meta'), torch.zeros(4, 4, 1, 1), POINTS)
+
+
+def lasting_bundles():
+    torch.manual_seed(0)
+    parts = [
+        Bundle(channels, torch.randn(8, 4, 3, 3), torch.randn(8))
+        for channels in (torch.arange(0, 8, 2), torch.arange(1, 8, 2))
+    ]
+    geometry = Geometry((1, 1), (1, 1), (1, 1))
+    return [Bundles(parts, None, geometry, RELU, lasting=lasting) for lasting in (True, False)]
+
+
+def a_large_map(*size):
+    x = torch.randn(1, 8, *size).contiguous(memory_format=torch.channels_last)
+    return FeatureMap(x)
+
+
+@pytest.mark.parametrize('added', [False, True])
+def test_prepared_weights_compute_the_same_for_maps_of_any_size(added):
+    lasting, passing = lasting_bundles()
+    for size in ((20, 24), (9, 7), (20, 24)):
+        x, out = a_large_map(*size), None
+        if added:
+            out = torch.randn(1, 16, *size).contiguous(memory_format=torch.channels_last)
+        y = lasting.run(x, 8, None if out is None else out.clone(), MapPool()).data
+        torch.testing.assert_close(y, passing.run(x, 8, out, MapPool()).data, rtol=1e-5, atol=1e-5)
+
+
+def test_prepared_weights_do_where_maps_have_another_layout():
+    geometry = Geometry((1, 1), (1, 1), (1, 1))
+    lasting = Bundles(
+        [Bundle(None, torch.randn(8, 8, 3, 3), torch.randn(8))], None, geometry, RELU, True
+    )
+    x = a_large_map(6, 5)
+    expected = lasting.run(x, 8, torch.zeros_like(x.data), MapPool()).data
+    out = torch.zeros(1, 8, 6, 5)
+    torch.testing.assert_close(lasting.run(x, 8, out, MapPool()).data, expected)
+
+
+@pytest.mark.parametrize('copied', [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
+def test_prepared_weights_can_be_copied(copied):
+    lasting, _ = lasting_bundles()
+    x = a_large_map(6, 5)
+    y = lasting.run(x, 8, None, MapPool()).data
+    assert torch.equal(copied(lasting).run(x, 8, None, MapPool()).data, y)
