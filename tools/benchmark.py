@@ -35,7 +35,7 @@ from mmdet_groupconv.benchmark import (
     to_published_form,
     varying_share,
 )
-from mmdet_groupconv.checkpoints import check_writable
+from mmdet_groupconv.checkpoints import check_writable, whole_file
 from mmdet_groupconv.engine import MACBudgetHook, MACRatioHook
 from mmdet_groupconv.engine.errors import user_errors
 from mmdet_groupconv.engine.launch import add_config_options, build_model, load_config
@@ -266,12 +266,8 @@ def unmet(args: argparse.Namespace, reached: dict[str, float], ours: str) -> lis
 
 def write_figures(path: str, figures: dict) -> None:
     """As JSON, whole or not at all."""
-    temporary = Path(f'{path}.{os.getpid()}')
-    try:
+    with whole_file(path) as temporary:
         temporary.write_text(json.dumps(figures, indent=1) + '\n')
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -15,8 +15,10 @@ from mmdet_groupconv.checkpoints import check_fit, check_writable, read_state_di
 from mmdet_groupconv.engine.errors import user_errors
 from mmdet_groupconv.engine.launch import (
     add_config_options,
+    add_freeze_options,
     build_model,
     calibration_batches,
+    check_freeze,
     load_config,
 )
 from mmdet_groupconv.inference.freezing import freeze_gates
@@ -43,20 +45,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     )
     parser.add_argument('--image', help='to check the file on; noise if not given')
     parser.add_argument('--threads', type=int, default=1, help='to make it fast for')
-    parser.add_argument(
-        '--freeze',
-        type=float,
-        metavar='KEEP',
-        help='fix gates by image: a head reads what it read on more than this share (0 to 1) of '
-        'the calibration images; tools/test.py --freeze tells what that changes',
-    )
-    parser.add_argument(
-        '--calibrate',
-        type=int,
-        default=64,
-        metavar='BATCHES',
-        help='of training images, at most, for --freeze',
-    )
+    add_freeze_options(parser, 'tools/test.py --freeze tells what that changes')
     return parser.parse_args(argv)
 
 
@@ -67,8 +56,7 @@ def check(args: argparse.Namespace) -> None:
         raise ValueError(f'--threads {args.threads}, expected 1 or more')
     if min(args.shape) < 64:
         raise ValueError(f'--shape {args.shape[0]} {args.shape[1]}, expected 64 or more each')
-    if args.freeze is not None and not 0 <= args.freeze <= 1:
-        raise ValueError(f'--freeze {args.freeze}: expected a share from 0 to 1')
+    check_freeze(args)
 
 
 def load_exporter():

@@ -10,9 +10,11 @@ from rich.table import Table
 from mmdet_groupconv.engine.errors import user_errors
 from mmdet_groupconv.engine.launch import (
     add_config_options,
+    add_freeze_options,
     add_run_options,
     build_runner,
     calibration_batches,
+    check_freeze,
     drop_mac_hooks,
     load_config,
     save_predictions,
@@ -28,20 +30,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--compact', action='store_true', help='do only the gated work; MACs are not counted then'
     )
-    parser.add_argument(
-        '--freeze',
-        type=float,
-        metavar='KEEP',
-        help='fix gates by image: a head reads what it read on more than this share (0 to 1) of '
-        'the calibration images; test before and after',
-    )
-    parser.add_argument(
-        '--calibrate',
-        type=int,
-        default=64,
-        metavar='BATCHES',
-        help='of training images, at most, for --freeze',
-    )
+    add_freeze_options(parser, 'test before and after')
     parser.add_argument('--out', help='write predictions to this .pkl file')
     parser.add_argument('--show', action='store_true', help='show predictions in a window')
     parser.add_argument('--show-dir', help='write painted images to work_dir/timestamp/SHOW_DIR')
@@ -55,8 +44,7 @@ def configure(args: argparse.Namespace) -> Config:
         raise ValueError(f'--out {args.out}: expected a name that ends in .pkl or .pickle')
     cfg = load_config(args)
     cfg.load_from = args.checkpoint
-    if args.freeze is not None and not 0 <= args.freeze <= 1:
-        raise ValueError(f'--freeze {args.freeze}: expected a share from 0 to 1')
+    check_freeze(args)
     if args.compact or args.freeze is not None:
         drop_mac_hooks(cfg)
     return cfg

@@ -1,6 +1,8 @@
-"""Checkpoints written whole or not at all."""
+"""Files written whole or not at all."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -21,12 +23,19 @@ def check_writable(path: str | os.PathLike, source: str | os.PathLike) -> None:
         raise ValueError(f'--out {path} is the input itself, expected another file')
 
 
-def write_checkpoint(path: str | os.PathLike, state: dict[str, Tensor], meta: dict) -> None:
-    """Write a file that MMEngine's runners load: under a temporary name, then renamed."""
+@contextmanager
+def whole_file(path: str | os.PathLike) -> Iterator[Path]:
+    """A name to write a file under, which becomes `path` at the end; where that fails, nothing."""
     path = Path(path)
     temporary = path.with_name(f'.{path.name}.{os.getpid()}')
     try:
-        torch.save(dict(meta=meta, state_dict=state), temporary)
+        yield temporary
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_checkpoint(path: str | os.PathLike, state: dict[str, Tensor], meta: dict) -> None:
+    """Write a file that MMEngine's runners load: under a temporary name, then renamed."""
+    with whole_file(path) as temporary:
+        torch.save(dict(meta=meta, state_dict=state), temporary)

@@ -45,6 +45,30 @@ def add_run_options(parser: ArgumentParser) -> None:
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
 
 
+def add_freeze_options(parser: ArgumentParser, then: str) -> None:
+    """Freezing gates by image, for :func:`calibration_batches`. then: what help says of it."""
+    parser.add_argument(
+        '--freeze',
+        type=float,
+        metavar='KEEP',
+        help='fix gates by image: a head reads what it read on more than this share (0 to 1) of '
+        f'the calibration images; {then}',
+    )
+    parser.add_argument(
+        '--calibrate',
+        type=int,
+        default=64,
+        metavar='BATCHES',
+        help='of training images, at most, for --freeze',
+    )
+
+
+def check_freeze(args: Namespace) -> None:
+    """Raise ValueError for a share that is none, before the work for it."""
+    if args.freeze is not None and not 0 <= args.freeze <= 1:
+        raise ValueError(f'--freeze {args.freeze}: expected a share from 0 to 1')
+
+
 def load_config(args: Namespace) -> Config:
     """The config with the command line's overrides; ``work_dir`` is always set.
 

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +11,7 @@ import torch.nn.functional as F
 from onnx import ModelProto, helper
 from torch import Tensor, nn
 
+from ...checkpoints import whole_file
 from .plan import choose_ways, race
 from .regroup import regroup
 from .shapes import name_sizes, session, takes_one_image
@@ -61,9 +61,7 @@ def export_onnx(
     )
     helper.set_model_props(best, dict(about or {}))
     onnx.checker.check_model(best)
-    path = Path(path)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}')
-    try:
+    with whole_file(path) as temporary:
         onnx.save(best, temporary)
         whole, part = (
             compare(model, temporary, F.interpolate(image, size, mode='bilinear'), threads, heads)
@@ -72,9 +70,6 @@ def export_onnx(
         found = float(np.max([whole.difference, part.difference]))  # NaN if one is
         if not found <= TOLERANCE:
             raise ValueError(f'{path} is off by {found:.1e}, expected at most {TOLERANCE:.0e}')
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
     return Report(found, seconds, ungrouped, whole.outputs)
 
 

@@ -12,7 +12,6 @@ from .shapes import session, sizes_of
 from .ways import Way, ways_of
 
 _ROUNDS = 4
-_BEFORE, _AFTER = 'before', 'after'
 
 
 def choose_ways(model: ModelProto, shape: tuple[int, int], threads: int) -> dict[str, Way]:
