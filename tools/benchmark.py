@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import torch
 from mmengine.config import Config
-from mmengine.logging import MessageHub
+from mmengine.logging import MessageHub, MMLogger
 from mmengine.optim import build_optim_wrapper
 from mmengine.registry import HOOKS
 from mmengine.structures import InstanceData
@@ -105,7 +105,7 @@ def ready_model(cfg: Config, args: argparse.Namespace) -> nn.Module:
     cfg.model.backbone.init_cfg = None
     torch.manual_seed(args.seed)
     model = build_model(cfg).to(args.device)
-    with contextlib.redirect_stdout(None):  # a line a parameter
+    with contextlib.redirect_stdout(None):
         model.init_weights()
     prepare(model, cfg, args.seed)
     if args.channels_last:
@@ -275,6 +275,7 @@ def main(argv: list[str] | None = None) -> int:
     torch.set_num_threads(args.threads)
     torch.set_flush_denormal(True)  # of random weights; trained networks hardly make any
     console = Console(width=None if Console().is_terminal else 120)
+    MMLogger.get_current_instance().setLevel('WARNING')  # a line a parameter
     with user_errors():
         cfg, dense_cfg = load_config(args), dense_config(args)
         check(args)

@@ -101,4 +101,4 @@ def _push_order(unit: GatedConv, later: Sequence[Unit]) -> None:
 
 def _of_image(gate: Gate, image: int) -> Gate:
     strength = None if gate.strength is None else gate.strength[image : image + 1]
-    return Gate(gate.mask[image : image + 1], strength, gate.assign)
+    return gate._replace(mask=gate.mask[image : image + 1], strength=strength)

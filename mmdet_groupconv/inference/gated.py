@@ -179,5 +179,5 @@ class SelfGatedConv(GatedConv):
         gate = self.layer.gate(data)
         if self.channels is not None:
             strength = None if gate.strength is None else gate.strength[..., self.channels]
-            gate = Gate(gate.mask[..., self.channels], strength, gate.assign)
+            gate = gate._replace(mask=gate.mask[..., self.channels], strength=strength)
         return data, gate

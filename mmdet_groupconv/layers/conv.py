@@ -51,6 +51,7 @@ class GroupedConv2d(GroupedLayer, nn.Conv2d):
             self.stride,
             self.padding,
             self.dilation,
+            gate.sizes,
         )
         self._show_gate(gate, x, y)
         return y

@@ -80,6 +80,7 @@ class DGCConv2d(SelfGatedConv2d, nn.Conv2d):
         self.saliency = SaliencyNet(in_channels, heads, squeeze_rate)
         self.register_buffer('inactive', torch.zeros((), dtype=torch.int64))
         self.register_buffer('assign', torch.arange(out_channels) % heads, persistent=False)
+        self.sizes = tuple(self.assign.bincount(minlength=heads).tolist())
 
     @classmethod
     def why_dense(cls, in_channels: int, out_channels: int, heads: int = 4, **_) -> str | None:
@@ -115,7 +116,8 @@ class DGCConv2d(SelfGatedConv2d, nn.Conv2d):
         if self.norm is None:  # else the output would grow with the square of the input
             pooled = F.layer_norm(pooled.flatten(1), (self.in_channels,))[..., None, None]
         saliency = self.saliency(pooled)
-        return Gate(self._most_salient(saliency.detach()), saliency, self.assign)
+        mask = self._most_salient(saliency.detach())
+        return Gate(mask, saliency, self.assign, self.sizes)
 
     def _most_salient(self, saliency: Tensor) -> Tensor:
         # Without reading `inactive`, which lives on the device: the host would have to wait.

@@ -28,13 +28,15 @@ def grouped_conv2d(
     stride: int | tuple[int, int] = 1,
     padding: int | tuple[int, int] | str = 0,
     dilation: int | tuple[int, int] = 1,
+    sizes: tuple[int, ...] | None = None,
 ) -> Tensor:
     """Convolve `x` with connections gated per group; differentiable in every float argument.
 
     x: ``[B, C, H, W]``. weight: ``[K, C, kh, kw]``, the dense shape.
     gate: ``[B or 1, G, C]``; 0 means that the group does not read the channel.
     assign: filter -> group, as ``[K]`` int64 or ``[K, G]`` one-hot float (gradients flow through
-    it); None for G equal, contiguous heads. bias: ``[K]``. Returns ``[B, K, H', W']``.
+    it); None for G equal, contiguous heads. bias: ``[K]``. sizes: filters of each group of an int64
+    `assign`; else they are counted. Returns ``[B, K, H', W']``.
 
     Raises ValueError where shapes disagree.
     """
@@ -47,7 +49,8 @@ def grouped_conv2d(
         return _folded(x, weight, connection(gate, assign, weight.size(0)), bias, geometry)
     if assign is None:
         return _equal_heads(x, weight, gate, bias, geometry)
-    return _groups_in_any_order(x, weight, gate, assign, bias, geometry)
+    sizes = sizes or _count_filters(assign, gate.size(1))
+    return _groups_in_any_order(x, weight, gate, assign, bias, geometry, sizes)
 
 
 def connection(gate: Tensor, assign: Tensor | None, out_channels: int) -> Tensor:
@@ -100,17 +103,27 @@ def _equal_heads(x: Tensor, weight: Tensor, gate: Tensor, bias: Tensor | None, g
     return F.conv2d(gated(x, gate), weight, bias, *geometry, groups=gate.size(1))
 
 
-def _groups_in_any_order(
-    x: Tensor, weight: Tensor, gate: Tensor, assign: Tensor, bias: Tensor | None, geometry
-) -> Tensor:
-    order = assign.argsort(stable=True)
-    groups = torch.arange(gate.size(1), device=assign.device)
-    sizes = (assign == groups[:, None]).sum(dim=1).tolist()
+def _count_filters(assign: Tensor, groups: int) -> tuple[int, ...]:
+    numbers = torch.arange(groups, device=assign.device)
+    sizes = tuple((assign == numbers[:, None]).sum(dim=1).tolist())
     if sum(sizes) != len(assign):
         raise ValueError(
             f'assign has values {int(assign.min())} ... {int(assign.max())}, '
-            f'expected 0 ... {gate.size(1) - 1}'
+            f'expected 0 ... {groups - 1}'
         )
+    return sizes
+
+
+def _groups_in_any_order(
+    x: Tensor,
+    weight: Tensor,
+    gate: Tensor,
+    assign: Tensor,
+    bias: Tensor | None,
+    geometry,
+    sizes: tuple[int, ...],
+) -> Tensor:
+    order = assign.argsort(stable=True)
     sorted_weight = weight.index_select(0, order)
     sorted_bias = None if bias is None else bias.index_select(0, order)
     if len(set(sizes)) == 1:

@@ -14,12 +14,14 @@ class Gate(NamedTuple):
     mask: ``[B or 1, G, C]``, 0/1 (straight-through gradients allowed); MACs are counted from it.
     strength: the same shape, or None for 1 everywhere; attention (MSGC) or saliency (DGC).
     assign: filter -> group, as ``[K]`` int64 or one-hot ``[K, G]``; None for G equal, contiguous
-    heads.
+    heads. sizes: how many filters each group has, where an int64 `assign` is known beforehand: so
+    that the host need not wait for the device to tell.
     """
 
     mask: Tensor
     strength: Tensor | None = None
     assign: Tensor | None = None
+    sizes: tuple[int, ...] | None = None
 
     @property
     def value(self) -> Tensor:

@@ -133,6 +133,7 @@ class MSGCConv2d(SelfGatedConv2d, nn.Conv2d):
         ragged = torch.arange(out_channels) * heads // out_channels
         assign = ragged if out_channels % heads else None
         self.register_buffer('assign', assign, persistent=False)
+        self.sizes = None if assign is None else tuple(ragged.bincount().tolist())
 
     @classmethod
     def why_dense(cls, in_channels: int, out_channels: int, heads: int = 4, **_) -> str | None:
@@ -148,4 +149,4 @@ class MSGCConv2d(SelfGatedConv2d, nn.Conv2d):
     def gate(self, x: Tensor) -> Gate:
         """See :class:`SelfGatedConv2d`."""
         gate = make_gate(self, '', self.gate_pool(x))
-        return gate._replace(assign=self.assign)
+        return gate._replace(assign=self.assign, sizes=self.sizes)

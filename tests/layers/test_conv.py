@@ -3,7 +3,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mmdet_groupconv.layers import Gate, GroupedConv2d
+from mmdet_groupconv.layers import (
+    DGCConv2d,
+    FLGCConv2d,
+    Gate,
+    GroupedConv2d,
+    MacMeter,
+    MSGCConv2d,
+    SGCConv2d,
+)
 
 # 8*3*3 = 72 weights a channel: fewer than 2*9*9 features (folded), more than 2*4*4 (features).
 SIZES = pytest.mark.parametrize('size', [9, 4], ids=['folded', 'features'])
@@ -109,3 +117,24 @@ def test_half_precision_layer_takes_a_float32_gate(dtype, size, gate_batch):
     y = layer.to(dtype)(x.to(dtype), gate)
     assert y.dtype is dtype
     torch.testing.assert_close(y.float(), expected, atol=3e-2, rtol=3e-2)
+
+
+@pytest.mark.parametrize('size', [40, 4], ids=['folded', 'features'])
+@pytest.mark.parametrize('out_channels', [16, 18], ids=['equal', 'ragged'])
+@pytest.mark.parametrize('method', [MSGCConv2d, DGCConv2d, FLGCConv2d, SGCConv2d])
+def test_a_training_step_reads_nothing_back_from_the_device(
+    monkeypatch, method, out_channels, size
+):
+    torch.manual_seed(0)
+    model = nn.Sequential(method(8, out_channels, 3), nn.BatchNorm2d(out_channels))
+
+    def fail(tensor, *args):
+        raise AssertionError('the host would wait for the device')
+
+    with monkeypatch.context() as patch:
+        for name in ('item', 'tolist', '__bool__', '__int__', '__float__', '__index__', 'numpy'):
+            patch.setattr(torch.Tensor, name, fail)
+        with MacMeter(model) as meter:
+            y = model(torch.randn(2, 8, size, size))
+        (y.square().mean() + meter.take().ratio).backward()
+    assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())

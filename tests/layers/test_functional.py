@@ -239,7 +239,8 @@ def test_both_forms_agree(geometry, assign_kind):
     if assign is None:
         features = functional._equal_heads(x, weight, gate, bias, geometry)
     else:
-        features = functional._groups_in_any_order(x, weight, gate, assign, bias, geometry)
+        sizes = functional._count_filters(assign, groups)
+        features = functional._groups_in_any_order(x, weight, gate, assign, bias, geometry, sizes)
     torch.testing.assert_close(features, folded)
 
 
