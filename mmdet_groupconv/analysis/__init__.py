@@ -3,6 +3,5 @@
 from .images import count_macs_of_images
 from .mac_table import print_macs
 from .macs import MacReport, count_macs
-from .published import with_classifier
 
-__all__ = ['MacReport', 'count_macs', 'count_macs_of_images', 'print_macs', 'with_classifier']
+__all__ = ['MacReport', 'count_macs', 'count_macs_of_images', 'print_macs']

@@ -1,17 +1,31 @@
 """Reading checkpoints without trusting them, and writing files whole."""
 
-from .fit import check_fit
+from .classifiers import Classifier, read_classifier, write_classifier, write_published
+from .fit import MisfitError, check_fit
 from .grouping import grouping_keys, trimmed_keys
+from .loaded import check_grouping, loading_report
+from .network import NETWORKS, Network
+from .publishing import publish_backbone
 from .reading import read_checkpoint, read_state_dict
 from .writing import check_writable, whole_file, write_checkpoint
 
 __all__ = [
+    'NETWORKS',
+    'Classifier',
+    'MisfitError',
+    'Network',
     'check_fit',
+    'check_grouping',
     'check_writable',
     'grouping_keys',
+    'loading_report',
+    'publish_backbone',
     'read_checkpoint',
+    'read_classifier',
     'read_state_dict',
     'trimmed_keys',
     'whole_file',
     'write_checkpoint',
+    'write_classifier',
+    'write_published',
 ]

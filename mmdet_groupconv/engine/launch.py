@@ -15,15 +15,13 @@ from mmdet.engine.hooks.utils import trigger_visualization_hook
 from mmdet.evaluation import DumpDetResults
 from mmdet.registry import HOOKS, MODELS, RUNNERS
 from mmdet.utils import setup_cache_size_limit_of_dynamo
-from mmengine.config import Config, ConfigDict, DictAction
+from mmengine.config import Config, DictAction
 from mmengine.registry import init_default_scope
-from mmengine.runner import Runner, find_latest_checkpoint
+from mmengine.runner import Runner
 from torch import nn
 
-from ..checkpoints import check_fit, grouping_keys, read_state_dict, trimmed_keys
+from .inputs import check_checkpoints, check_data, datasets_of
 from .mac_ratio_hook import MACRatioHook
-
-_CLASSIFIERS = ('fc.', 'classifier.', 'head.')
 
 
 def add_config_options(parser: ArgumentParser) -> None:
@@ -94,12 +92,15 @@ def build_runner(cfg: Config, modes: tuple[str, ...]) -> Runner:
     Raises FileNotFoundError and ValueError that name the file or key, before a file is written.
     """
     setup_cache_size_limit_of_dynamo()
-    _check_annotations(cfg, modes)
-    _check_checkpoints(cfg, build_model(cfg), modes)
+    check_data(cfg, modes)
+    _add_default_hook(cfg, epoch_seed=dict(type='EpochSeedHook'))
+    reports = check_checkpoints(cfg, build_model(cfg), modes)
     for hook in cfg.get('custom_hooks') or []:
         HOOKS.build({key: value for key, value in hook.items() if key != 'priority'})
     _join_cpu_processes(cfg)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    for line in reports:
+        runner.logger.info(line)
     for mode in modes:
         getattr(runner, f'{mode}_loop')  # builds the data set and the metric
     return runner
@@ -124,7 +125,7 @@ def calibration_batches(cfg: Config, number: int) -> Iterator[dict]:
     loader = copy.deepcopy(cfg.test_dataloader)
     dataset = next(
         dataset
-        for dataset in _datasets(cfg.train_dataloader.dataset)
+        for dataset in datasets_of(cfg.train_dataloader.dataset)
         if 'dataset' not in dataset and 'datasets' not in dataset
     )
     loader.dataset = dict(dataset, pipeline=loader.dataset.pipeline, test_mode=True)
@@ -156,51 +157,5 @@ def _leave_cpu_processes() -> None:
     torch.distributed.destroy_process_group()
 
 
-def _check_annotations(cfg: Config, modes: tuple[str, ...]) -> None:
-    for mode in modes:
-        for dataset in _datasets(cfg.get(f'{mode}_dataloader', {}).get('dataset')):
-            path = osp.join(dataset.get('data_root') or '', dataset.get('ann_file') or '')
-            if dataset.get('ann_file') and '://' not in path and not osp.isfile(path):
-                raise FileNotFoundError(f'annotation file {path} of {mode}_dataloader not found')
-
-
-def _datasets(cfg: ConfigDict | list | None) -> Iterator[ConfigDict]:
-    if isinstance(cfg, list | tuple):
-        for item in cfg:
-            yield from _datasets(item)
-    elif cfg is not None:
-        yield cfg
-        yield from _datasets(cfg.get('dataset'))
-        yield from _datasets(cfg.get('datasets'))
-
-
-def _check_checkpoints(cfg: Config, model: nn.Module, modes: tuple[str, ...]) -> None:
-    if 'train' in modes:  # nothing else initialises weights
-        _check_pretrained(model)
-    path = cfg.get('load_from')
-    if cfg.get('resume') and not path:
-        path = find_latest_checkpoint(cfg.work_dir)
-    if not path or '://' in path:
-        return
-    if 'test' in modes or cfg.get('resume'):
-        check_fit(model, read_state_dict(path), path)
-    elif hasattr(model, 'backbone'):  # heads may be new: fine-tuning on other classes
-        _check_dense_fit(model.backbone, read_state_dict(path, 'backbone'), path)
-
-
-def _check_pretrained(model: nn.Module) -> None:
-    for module in model.modules():
-        for init in _as_list(getattr(module, 'init_cfg', None)):
-            path = init.get('checkpoint', '')
-            if init.get('type') == 'Pretrained' and '://' not in path:
-                state = read_state_dict(path, init.get('prefix', ''))
-                _check_dense_fit(module, state, path)
-
-
-def _check_dense_fit(module: nn.Module, state: dict, path: str) -> None:
-    may_add = (*_CLASSIFIERS, *trimmed_keys(module))
-    check_fit(module, state, path, may_lack=grouping_keys(module), may_add=may_add)
-
-
-def _as_list(init_cfg: dict | list | None) -> list:
-    return init_cfg if isinstance(init_cfg, list) else [init_cfg] if init_cfg else []
+def _add_default_hook(cfg: Config, **hook) -> None:
+    cfg.default_hooks = {**hook, **cfg.get('default_hooks', {})}

@@ -147,7 +147,8 @@ def _fuse_stem(backbone: ResNet) -> None:
     setattr(backbone, backbone.norm1_name, nn.Identity())
     if activation is not None:
         backbone.relu = nn.Identity()
-    if activation is None or [type(unit) for unit in units] != [StaticConv]:
+    pooled = isinstance(backbone.maxpool, nn.MaxPool2d)  # not so for small images
+    if activation is None or not pooled or [type(unit) for unit in units] != [StaticConv]:
         backbone.conv1 = CompactBranch(Chain(units))
         return
     backbone.maxpool = nn.Identity()

@@ -8,10 +8,11 @@ from mmengine.analysis import FlopAnalyzer
 from mmengine.config import Config
 from torch import nn
 
-from mmdet_groupconv.analysis import count_macs, print_macs, with_classifier
+from mmdet_groupconv.analysis import count_macs, print_macs
 from mmdet_groupconv.analysis.detectors import _Raw, unmetered_macs
 from mmdet_groupconv.analysis.macs import mean_report
 from mmdet_groupconv.backbones import FLGCResNet, MSGCResNet
+from mmdet_groupconv.classification import ImageClassifier
 from mmdet_groupconv.engine.launch import build_model
 from mmdet_groupconv.layers import MacMeter
 
@@ -60,7 +61,7 @@ def test_mode_is_left_as_it_was(backbone, training):
 
 def test_classifier_counts_pooling_and_linear_layer(backbone):
     # 224 / 32 = 7: pooling 7*7 a channel, the linear layer 10 a channel; feat_dim = 16 * 8 = 128.
-    whole = count_macs(with_classifier(backbone, 10), (224, 224))
+    whole = count_macs(ImageClassifier(backbone, 10), (224, 224))
     alone = count_macs(backbone, (224, 224))
     assert whole.original - alone.original == 128 * (7 * 7 + 10)
 

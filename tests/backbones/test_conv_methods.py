@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from mmdet_groupconv import backbones
-from mmdet_groupconv.analysis import with_classifier
 from mmdet_groupconv.backbones import DGCResNet
+from mmdet_groupconv.classification import ImageClassifier
 from mmdet_groupconv.layers import DGCConv2d, FLGCConv2d, GroupedConv2d, SGCConv2d
 
 RESNETS = ['DGCResNet', 'FLGCResNet', 'FixedGroupResNet', 'SGCResNet']
@@ -296,7 +296,7 @@ def test_guess_knows_the_methods_own_arguments(wrong):
 def dyresnet(golden):
     """The reference's figures and our network."""
     reference = json.loads((golden / 'reference_models.json').read_text())['dgc_dyresnet18']
-    return reference, with_classifier(DGCResNet(18), 1000)
+    return reference, ImageClassifier(DGCResNet(18), 1000)
 
 
 def test_number_of_parameters_is_the_published_one(dyresnet):

@@ -7,9 +7,10 @@ from mmdet.models.layers import InvertedResidual
 from mmdet.registry import MODELS
 from torch import nn
 
-from mmdet_groupconv.analysis import count_macs, with_classifier
+from mmdet_groupconv.analysis import count_macs
 from mmdet_groupconv.backbones import MSGCMobileNetV2
 from mmdet_groupconv.backbones.msgc_mobilenet_v2 import MSGCInvertedResidual
+from mmdet_groupconv.classification import ImageClassifier
 from mmdet_groupconv.layers import (
     AttentionGenerator,
     GateNet,
@@ -82,7 +83,7 @@ def published(request, golden):
     """The reference's figures and our network of the same name."""
     reference = json.loads((golden / 'reference_models.json').read_text())[request.param]
     backbone = MSGCMobileNetV2(attention=request.param.endswith('_att'), out_indices=(7,))
-    return reference, with_classifier(backbone, 1000)
+    return reference, ImageClassifier(backbone, 1000)
 
 
 def test_macs_are_the_published_ones_to_the_unit(published):

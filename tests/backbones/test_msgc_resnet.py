@@ -10,8 +10,9 @@ from mmengine.registry import MODELS as ROOT_MODELS
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from mmdet_groupconv.analysis import count_macs, with_classifier
+from mmdet_groupconv.analysis import count_macs
 from mmdet_groupconv.backbones import MSGCResNet
+from mmdet_groupconv.classification import ImageClassifier
 from mmdet_groupconv.layers import AttentionGenerator, GateNet, MacMeter, MaskGenerator
 
 PUBLISHED = ['msgc_resnet18', 'msgc_resnet18_att', 'msgc_resnet50', 'msgc_resnet50_att']
@@ -109,7 +110,7 @@ def published(request, golden):
     """The reference's figures and our network of the same name."""
     reference = json.loads((golden / 'reference_models.json').read_text())[request.param]
     depth, attention = int(request.param[11:13]), request.param.endswith('_att')
-    return reference, with_classifier(MSGCResNet(depth, attention=attention), 1000)
+    return reference, ImageClassifier(MSGCResNet(depth, attention=attention), 1000)
 
 
 def test_macs_are_the_published_ones_to_the_unit(published):

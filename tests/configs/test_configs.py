@@ -1,4 +1,4 @@
-"""Every config file builds the model that its name says, learns and predicts."""
+"""Every detector's config file builds the model that its name says, learns and predicts."""
 
 import re
 from pathlib import Path
@@ -20,7 +20,9 @@ from mmdet_groupconv.layers import (
 )
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
-FILES = sorted(path for path in CONFIGS.glob('*/*.py') if '_base_' not in path.parts)
+FILES = sorted(
+    path for folder in ('demo', 'faster_rcnn', 'retinanet') for path in CONFIGS.glob(f'{folder}/*.py')
+)
 WHOLE = [path for path in FILES if '_whole_1x_coco' in path.stem]
 METHODS = {'msgc': 'MSGC', 'dgc': 'DGC', 'flgc': 'FLGC', 'sgc': 'SGC', 'fixed': 'FixedGroup'}
 HOOKS = {

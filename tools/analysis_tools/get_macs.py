@@ -8,8 +8,9 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.runner import load_state_dict
 
-from mmdet_groupconv.analysis import count_macs, count_macs_of_images, print_macs, with_classifier
+from mmdet_groupconv.analysis import count_macs, count_macs_of_images, print_macs
 from mmdet_groupconv.checkpoints import check_fit, read_state_dict
+from mmdet_groupconv.classification import ImageClassifier
 from mmdet_groupconv.engine.errors import user_errors
 from mmdet_groupconv.engine.launch import add_config_options, build_model, load_config
 
@@ -49,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.images:
             report, title = count_macs_of_images(model, cfg, args.images), f'images {args.images}'
         else:
-            network = with_classifier(model.backbone, args.classes) if args.classes else model
+            network = ImageClassifier(model.backbone, args.classes) if args.classes else model
             report = count_macs(network, tuple(args.shape))
             title = f'{args.shape[0]}x{args.shape[1]}, gates open'
     print_macs(report, f'{args.config}: {title}', targets_of(cfg) if args.images else None)

@@ -1,0 +1,10 @@
+# The dense network, which the grouped ones are set beside.
+_base_ = [
+    '../_base_/models/cifar10_mbv2.py',
+    '../_base_/methods/dense.py',
+    '../_base_/datasets/cifar10.py',
+    '../_base_/schedules/cifar10.py',
+    '../_base_/runtimes/classification.py',
+]
+model = dict(backbone=_base_.mobilenet)
+optim_wrapper = dict(paramwise_cfg=_base_.method_paramwise)
