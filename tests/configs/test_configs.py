@@ -21,7 +21,9 @@ from mmdet_groupconv.layers import (
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 FILES = sorted(
-    path for folder in ('demo', 'faster_rcnn', 'retinanet') for path in CONFIGS.glob(f'{folder}/*.py')
+    path
+    for folder in ('demo', 'faster_rcnn', 'retinanet')
+    for path in CONFIGS.glob(f'{folder}/*.py')
 )
 WHOLE = [path for path in FILES if '_whole_1x_coco' in path.stem]
 METHODS = {'msgc': 'MSGC', 'dgc': 'DGC', 'flgc': 'FLGC', 'sgc': 'SGC', 'fixed': 'FixedGroup'}
