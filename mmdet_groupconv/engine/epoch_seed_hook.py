@@ -17,5 +17,6 @@ class EpochSeedHook(Hook):
     priority = 'VERY_HIGH'  # before hooks that draw numbers
 
     def before_train_epoch(self, runner) -> None:
-        """Each process has its own numbers."""
-        set_random_seed((runner.seed + runner.epoch) % 2**32, diff_rank_seed=True)
+        """The same numbers for every process, or not, as ``randomness.diff_rank_seed`` says."""
+        apart = runner.cfg.get('randomness', {}).get('diff_rank_seed', False)
+        set_random_seed((runner.seed + runner.epoch) % 2**32, diff_rank_seed=apart)

@@ -16,4 +16,4 @@ val_cfg = dict()
 test_cfg = dict()
 val_evaluator = dict(type='Accuracy')
 test_evaluator = val_evaluator
-randomness = dict(seed=0)
+randomness = dict(seed=0, diff_rank_seed=True)
