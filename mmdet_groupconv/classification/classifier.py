@@ -55,14 +55,14 @@ class ImageClassifier(BaseModel):
         self.fc_init_cfg = fc_init_cfg
 
     def init_weights(self) -> None:
-        """As configured; ``fc`` small and normal."""
+        """As configured; where `init_cfg` says nothing, ``fc`` is small and normal."""
         again = self.is_init
         super().init_weights()
-        if not again:
+        if not again and not self.init_cfg:
             nn.init.normal_(self.fc.weight, std=0.01)
             nn.init.zeros_(self.fc.bias)
-            if self.fc_init_cfg:
-                initialize(self.fc, self.fc_init_cfg)
+        if not again and self.fc_init_cfg:
+            initialize(self.fc, self.fc_init_cfg)
 
     def forward(
         self, inputs: Tensor, data_samples: Tensor | None = None, mode: str = 'tensor'
