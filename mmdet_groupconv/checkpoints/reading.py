@@ -47,7 +47,9 @@ def read_state_dict(path: str | os.PathLike, prefix: str = '') -> dict[str, Tens
 
 
 def read_checkpoint(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict]:
-    """The state dict and the ``meta`` (empty where there is none) of a checkpoint file.
+    """The state dict and the ``meta`` of a checkpoint file.
+
+    The papers' files have no ``meta``: their `epoch` and `best_prec1` are in its place.
 
     Raises as :func:`read_state_dict`.
     """
@@ -58,19 +60,27 @@ def read_checkpoint(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict]:
             content = torch.load(path, map_location='cpu', weights_only=True)
     except UnpicklingError as error:
         raise ValueError(
-            f'checkpoint {path} holds more than tensors or is damaged, so it is not read; expected '
-            f'a file written by torch.save(model.state_dict(), ...) ({_cause(error)})'
+            f'checkpoint {path} holds a whole model or other code, or is damaged, so it is not '
+            'read; load it where that code is installed and trusted, and write its weights alone '
+            f'with torch.save(model.state_dict(), ...) ({_cause(error)})'
         ) from error
     except (RuntimeError, EOFError, OSError) as error:
         raise ValueError(f'checkpoint {path} can not be read: {error}') from error
-    meta = content.get('meta', {}) if isinstance(content, dict) else {}
+    meta = _meta(content) if isinstance(content, dict) else {}
     for key in ('state_dict', 'model'):
         if isinstance(content, dict) and isinstance(content.get(key), dict):
             content = content[key]
     if not isinstance(content, dict) or not any(isinstance(v, Tensor) for v in content.values()):
         raise ValueError(f'checkpoint {path} holds {type(content).__name__}, expected a state dict')
-    state = {key.removeprefix('module.'): value for key, value in content.items()}
-    return state, meta if isinstance(meta, dict) else {}
+    state = {str(key).removeprefix('module.'): value for key, value in content.items()}
+    return state, meta
+
+
+def _meta(content: dict) -> dict:
+    meta = content.get('meta')
+    if isinstance(meta, dict):
+        return meta
+    return {key: content[key] for key in ('epoch', 'best_prec1') if key in content}
 
 
 def _cause(error: UnpicklingError) -> str:

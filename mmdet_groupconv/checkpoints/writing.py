@@ -10,17 +10,19 @@ from torch import Tensor
 
 
 def check_writable(path: str | os.PathLike, source: str | os.PathLike) -> None:
-    """Raise ValueError where a checkpoint can't be written to `path`, before the work for it.
+    """Raise ValueError where a file can't be written to `path`, before the work for it.
 
     source: the file that it is made from, which must stay.
     """
     path = Path(path)
     if not path.parent.is_dir():
-        raise ValueError(f'--out {path}: folder {path.parent} not found')
+        raise ValueError(f'output {path}: folder {path.parent} not found')
+    if not os.access(path.parent, os.W_OK):
+        raise ValueError(f'output {path}: folder {path.parent} is not writable')
     if path.is_dir():
-        raise ValueError(f'--out {path} is a folder, expected a file')
+        raise ValueError(f'output {path} is a folder, expected a file')
     if path.exists() and path.samefile(source):
-        raise ValueError(f'--out {path} is the input itself, expected another file')
+        raise ValueError(f'output {path} is the input itself, expected another file')
 
 
 @contextmanager
