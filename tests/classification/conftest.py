@@ -1,6 +1,15 @@
+import copy
+import itertools
+from pathlib import Path
+
 import numpy as np
 import pytest
+from mmengine.config import Config
 from PIL import Image
+
+from mmdet_groupconv.engine.launch import build_runner
+
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs/cifar10'
 
 
 @pytest.fixture
@@ -23,3 +32,53 @@ def image_folder(tmp_path):
         return root
 
     return write
+
+
+@pytest.fixture
+def tiny_cfg(image_folder):
+    """``tiny_cfg(method)``: CIFAR-10's config, small: 2 epochs of 2 iterations, 2 classes.
+
+    Images are cropped and flipped, each epoch ends with a validation and a checkpoint. SGC prunes
+    before both epochs.
+    """
+    root = image_folder(classes=2, train=4, val=1)
+
+    def read(method: str) -> Config:
+        cfg = Config.fromfile(CONFIGS / f'{method}-r18-b16_10e_cifar10.py')
+        cfg.model.num_classes = 2
+        cfg.model.backbone.base_channels = 4
+        cfg.train_dataloader.batch_size = 4
+        cfg.train_dataloader.dataset.data_root = str(root / 'train')
+        cfg.val_dataloader.dataset.data_root = str(root / 'val')
+        cfg.val_evaluator.topk = (1,)
+        cfg.train_cfg.max_epochs = 2
+        cfg.param_scheduler = [dict(type='LinearLR', start_factor=0.1, end=2)]
+        if method == 'sgc':
+            cfg.custom_hooks[0].steps = {0: 20, 1: 40}
+        return cfg
+
+    return read
+
+
+@pytest.fixture
+def train(tmp_path, monkeypatch):
+    """``train(cfg, **settings)``: a run under a name of its own through the tools' runner.
+
+    settings: attributes of a copy of the config.
+    """
+    numbers = itertools.count()
+    # Laying it out for logs and checkpoints takes longer than a tiny run.
+    monkeypatch.setattr(Config, 'pretty_text', property(str))
+
+    def train(cfg: Config, **settings):
+        cfg = copy.deepcopy(cfg)
+        cfg.experiment_name = f'{tmp_path.name}-{next(numbers)}'  # one of a name for the process
+        cfg.work_dir = str(tmp_path / cfg.experiment_name)
+        cfg.launcher = 'none'
+        for key, value in settings.items():
+            cfg[key] = value
+        runner = build_runner(cfg, ('train', 'val'))
+        runner.train()
+        return runner
+
+    return train
