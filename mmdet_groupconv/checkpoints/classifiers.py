@@ -10,9 +10,10 @@ from torch import Tensor
 
 from .fit import MisfitError, check_keys
 from .layouts import PublishedLayout, find_layout, take_dense_masks
-from .network import Network, describe
+from .network import Network
 from .reading import read_checkpoint
-from .writing import whole_file, write_checkpoint
+from .recognition import describe
+from .writing import save_whole, write_checkpoint
 
 # Of a file that is read, what its own way back or its next reader needs.
 _KEPT = ('epoch', 'best_prec1', 'dense_masks', 'dataset_meta')
@@ -97,10 +98,8 @@ def published_content(classifier: Classifier) -> dict:
 
 
 def write_published(path: str | os.PathLike, classifier: Classifier) -> None:
-    """Write :func:`published_content`, and raise as it does."""
-    content = published_content(classifier)
-    with whole_file(path) as temporary:
-        torch.save(content, temporary)
+    """Write :func:`published_content`; raises as that does, and OSError."""
+    save_whole(path, published_content(classifier))
 
 
 def _sha256(path: str | os.PathLike) -> str:

@@ -38,6 +38,17 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
 
 
 def write_checkpoint(path: str | os.PathLike, state: dict[str, Tensor], meta: dict) -> None:
-    """Write a file that MMEngine's runners load: under a temporary name, then renamed."""
+    """Write a file that MMEngine's runners load, and raise as :func:`save_whole` does."""
+    save_whole(path, dict(meta=meta, state_dict=state))
+
+
+def save_whole(path: str | os.PathLike, content: dict) -> None:
+    """``torch.save`` under a temporary name, then renamed.
+
+    Raises OSError where that fails; torch says RuntimeError of a full disk.
+    """
     with whole_file(path) as temporary:
-        torch.save(dict(meta=meta, state_dict=state), temporary)
+        try:
+            torch.save(content, temporary)
+        except RuntimeError as error:
+            raise OSError(f'{path} can not be written: {error}') from error

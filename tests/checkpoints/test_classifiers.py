@@ -1,5 +1,7 @@
 import hashlib
 import json
+import random
+import re
 
 import pytest
 import torch
@@ -160,8 +162,6 @@ def masked(layers, seed=0):
 
 @pytest.fixture(scope='module')
 def sgcnn():
-    import re
-
     return masked(lambda key: re.fullmatch(r'layer.*\.conv\d\.weight|fc\.weight', key))
 
 
@@ -230,6 +230,17 @@ def test_another_network_is_not_what_was_asked_for(tmp_path, small):
     assert lines[0] == 'missing: layer1.0.maskgen1.* (7 keys)'
     assert lines[-1] == 'missing: 6 more modules'
     assert len(lines) == 11
+
+
+@pytest.mark.parametrize('seed', range(12))
+def test_any_damage_is_a_misfit(tmp_path, small, seed):
+    draw = random.Random(seed)
+    keys = [key for key in small if not key.endswith('num_batches_tracked')]
+    for key in draw.sample(keys, draw.randint(1, 60)):
+        value = small.pop(key)
+        damaged = value.new_zeros(draw.choice([(), (0,), (3,), (1000, 1000), (2, 3, 5, 7)]))
+        small.update(draw.choice([{}, {key: damaged}, {f'{key}x': value}, {f'x.{key}': value}]))
+    misfit(tmp_path, small)
 
 
 def test_batch_counters_may_be_missing_and_stay_so(tmp_path, small, assert_same):

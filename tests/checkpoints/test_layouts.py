@@ -41,10 +41,19 @@ def test_heads_own_every_other_filter(assert_same):
     assert_same(split_heads(ours, 2), published)
 
 
-@pytest.mark.parametrize('value', [[2.5], [float('inf')], [float('nan')]])
+@pytest.mark.parametrize('value', [[2.5], [5.0], [-1.0], [float('inf')], [float('nan')]])
 def test_a_broken_number_of_inactive_channels_is_named(value):
     published = dict(published_layer(), **{'a._inactive_channels': torch.tensor(value)})
-    with pytest.raises(ValueError, match=r'a\._inactive_channels is .* expected a whole number'):
+    with pytest.raises(
+        ValueError,
+        match=r'a\._inactive_channels is .* expected a whole number of 0 to 4 in float32',
+    ):
+        merge_heads(published)
+
+
+def test_a_number_of_inactive_channels_in_another_precision_is_named():
+    published = dict(published_layer(), **{'a._inactive_channels': torch.tensor([3.0]).half()})
+    with pytest.raises(ValueError, match=r'is 3\.0 \(torch\.float16\), expected .* in float32'):
         merge_heads(published)
 
 

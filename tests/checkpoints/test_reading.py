@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmdet_groupconv.checkpoints import read_state_dict
+from mmdet_groupconv.checkpoints import read_checkpoint, read_state_dict
 
 STATE = {'conv.weight': torch.ones(2, 3)}
 
@@ -25,6 +25,20 @@ def test_usual_layouts_are_understood(tmp_path, content):
     state = read_state_dict(tmp_path / 'c.pth')
     assert state.keys() == STATE.keys()
     torch.testing.assert_close(state['conv.weight'], STATE['conv.weight'])
+
+
+@pytest.mark.parametrize(
+    ('beside', 'meta'),
+    [
+        (dict(meta=dict(iter=3), epoch=2), dict(iter=3)),
+        (dict(epoch=2, best_prec1=70.5, optimizer={}), dict(epoch=2, best_prec1=70.5)),
+        ({}, {}),
+    ],
+    ids=['mmengine', 'papers', 'neither'],
+)
+def test_what_is_told_beside_the_weights(tmp_path, beside, meta):
+    torch.save(dict(state_dict=STATE, **beside), tmp_path / 'c.pth')
+    assert read_checkpoint(tmp_path / 'c.pth')[1] == meta
 
 
 @pytest.mark.parametrize('prefix', ['backbone', 'backbone.'])

@@ -25,6 +25,22 @@ def test_a_failure_leaves_the_old_file_and_nothing_else(tmp_path, monkeypatch):
     assert [p.read_bytes() for p in tmp_path.iterdir()] == [b'old']
 
 
+def test_a_full_disk_is_an_os_error(tmp_path, monkeypatch):
+    def fail(*_):
+        raise RuntimeError('PytorchStreamWriter failed writing file')
+
+    monkeypatch.setattr(torch, 'save', fail)
+    with pytest.raises(OSError, match=r'x\.pth can not be written: PytorchStreamWriter failed'):
+        write_checkpoint(tmp_path / 'x.pth', {}, {})
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_that_can_not_be_written_to_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr('os.access', lambda path, mode: False)
+    with pytest.raises(ValueError, match=r'folder .* is not writable'):
+        check_writable(tmp_path / 'y.pth', tmp_path / 'x.pth')
+
+
 def test_a_missing_folder_and_the_input_itself_are_refused(tmp_path):
     source = tmp_path / 'x.pth'
     source.touch()

@@ -13,7 +13,7 @@ _SALIENCY = ('fc1.weight', 'fc2.weight', 'fc2.bias')
 def merge_heads(state: dict[str, Tensor]) -> dict[str, Tensor]:
     """Published -> ours. Filter k is the (k // heads)-th of head k % heads.
 
-    Raises ValueError where the number of inactive channels is no whole number in float32.
+    Raises ValueError where the number of inactive channels is none, or not in float32.
     """
     merged = {key: value for key, value in state.items() if '.headconv_' not in key}
     for layer in _layers(state, r'\.headconv_0\.conv\.weight'):
@@ -27,7 +27,8 @@ def merge_heads(state: dict[str, Tensor]) -> dict[str, Tensor]:
             value = torch.cat(parts[key])
             merged[f'{layer}.saliency.{key}'] = value[..., None, None] if value.ndim > 1 else value
         inactive = merged.pop(f'{layer}._inactive_channels')
-        merged[f'{layer}.inactive'] = _whole(inactive, layer)
+        channels = len(parts['fc2.bias'][0])
+        merged[f'{layer}.inactive'] = _count(inactive, channels, layer)
     return merged
 
 
@@ -62,10 +63,11 @@ def _layers(state: dict[str, Tensor], end: str) -> list[str]:
     return [key[: match.start()] for key in state if (match := re.search(f'{end}$', key))]
 
 
-def _whole(inactive: Tensor, layer: str) -> Tensor:
-    if inactive.dtype is not torch.float32 or not torch.equal(inactive, inactive.long().float()):
+def _count(inactive: Tensor, channels: int, layer: str) -> Tensor:
+    number = inactive.item()
+    if inactive.dtype is not torch.float32 or number not in range(channels + 1):
         raise ValueError(
-            f'{layer}._inactive_channels is {inactive.tolist()} ({inactive.dtype}), expected a '
-            'whole number in float32'
+            f'{layer}._inactive_channels is {number} ({inactive.dtype}), expected a whole number '
+            f'of 0 to {channels} in float32'
         )
     return inactive[0].long()

@@ -4,7 +4,7 @@ from mmdet.registry import MODELS
 from torchvision import models
 
 from mmdet_groupconv.checkpoints import NETWORKS, Network
-from mmdet_groupconv.checkpoints.network import describe
+from mmdet_groupconv.checkpoints.recognition import describe
 
 SMALL = dict(num_classes=5, depth=18, base_channels=8)
 
