@@ -44,9 +44,10 @@ def _check_image_folders(cfg: Config, modes: tuple[str, ...]) -> None:
     for root, classes in found.items():
         first, expected = next(iter(found.items()))
         if classes != expected:
-            other = next(a for a, b in zip(classes, expected, strict=True) if a != b)
+            odd = min(set(classes) ^ set(expected))
+            has, lacks = (root, first) if odd in classes else (first, root)
             raise ValueError(
-                f'image folder {root} has a class {other!r} that {first} lacks, expected the same'
+                f'image folder {has} has a class {odd!r} that {lacks} lacks, expected the same'
             )
 
 
@@ -83,14 +84,21 @@ def check_checkpoints(cfg: Config, model: nn.Module, modes: tuple[str, ...]) -> 
 
 def _check_pretrained(model: nn.Module) -> list[str]:
     reports = []
+    for name, module, init in _initialisations(model):
+        path = init.get('checkpoint', '')
+        if init.get('type') == 'Pretrained' and '://' not in path:
+            state = read_state_dict(path, init.get('prefix', ''))
+            _check_dense_fit(module, state, path)
+            reports.append(loading_report(name or 'model', module, state, path))
+    return reports
+
+
+def _initialisations(model: nn.Module) -> Iterator[tuple[str, nn.Module, dict]]:
     for name, module in model.named_modules():
         for init in _as_list(getattr(module, 'init_cfg', None)):
-            path = init.get('checkpoint', '')
-            if init.get('type') == 'Pretrained' and '://' not in path:
-                state = read_state_dict(path, init.get('prefix', ''))
-                _check_dense_fit(module, state, path)
-                reports.append(loading_report(name, module, state, path))
-    return reports
+            yield name, module, init
+    for init in _as_list(getattr(model, 'fc_init_cfg', None)):  # of an ImageClassifier
+        yield 'fc', model.fc, init
 
 
 def _check_dense_fit(module: nn.Module, state: dict, path: str) -> None:
