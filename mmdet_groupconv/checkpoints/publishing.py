@@ -17,7 +17,8 @@ def publish_backbone(source: str | os.PathLike, out: str | os.PathLike) -> tuple
     """Write the ``backbone.*`` tensors of a checkpoint, without optimizer and classifier.
 
     The name gets the first eight hex digits of the file's SHA-256 as MMDetection's files have them:
-    ``msgc-r18.pth`` -> ``msgc-r18-1a2b3c4d.pth``; the same tensors give the same name.
+    ``msgc-r18.pth`` -> ``msgc-r18-1a2b3c4d.pth``; the same tensors of the same epoch give the same
+    name, whatever file they come from.
     Returns the path and how many tensors the file holds.
 
     Raises as :func:`~mmdet_groupconv.checkpoints.read_state_dict`, and ValueError for a checkpoint
@@ -32,7 +33,7 @@ def publish_backbone(source: str | os.PathLike, out: str | os.PathLike) -> tuple
         )
     kept = {key: meta[key] for key in ('epoch', 'network') if key in meta}
     content = io.BytesIO()
-    torch.save(dict(meta=dict(kept, source=Path(source).name), state_dict=backbone), content)
+    torch.save(dict(meta=kept, state_dict=backbone), content)
     digits = hashlib.sha256(content.getvalue()).hexdigest()[:8]
     out = Path(out)
     path = out.with_name(f'{out.stem}-{digits}{out.suffix or ".pth"}')
