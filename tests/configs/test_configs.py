@@ -7,7 +7,7 @@ import pytest
 import torch
 from mmdet.testing import demo_mm_inputs
 from mmengine.config import Config
-from mmengine.optim import OptimWrapper
+from mmengine.optim import OptimWrapper, build_optim_wrapper
 
 from mmdet_groupconv.analysis import count_macs
 from mmdet_groupconv.engine.launch import build_model
@@ -72,16 +72,32 @@ def test_the_method_s_hook_comes_along(case):
     if 'MACBudgetHook' in hooks:
         scope = 'detector' if '_whole_' in name else 'backbone'
         hook = hooks['MACBudgetHook']
-        assert (hook.target, hook.get('scope', 'backbone')) == (0.5, scope)
+        target = 0.457 if 'r50_fpn_pre' in name else 0.5
+        assert (hook.target, hook.get('scope', 'backbone')) == (target, scope)
+        held = (hook.get('start'), hook.get('stop')) == (0.0, 0.0)
+        assert held == ('_pre_' in name)
 
 
 def test_gate_nets_learn_at_five_times_the_rate_without_decay(case):
     name, cfg, model = case
-    if method_and_host(name)[0] != 'msgc':
-        pytest.skip('other methods have no gate nets of that kind')
+    if method_and_host(name)[0] != 'msgc' or '_pre_' in name:
+        pytest.skip('other methods have no gate nets of that kind, pretrained ones learn slower')
     keys = cfg.optim_wrapper.paramwise_cfg.custom_keys
     assert keys.maskgen == keys.attgen == dict(lr_mult=5.0, decay_mult=0.0)
     assert any('maskgen' in parameter for parameter, _ in model.named_parameters())
+
+
+@pytest.mark.parametrize('path', [p for p in FILES if '_pre_' in p.stem], ids=stem)
+def test_a_pretrained_backbone_learns_at_a_tenth_of_the_rate_and_its_gates_at_half(path):
+    cfg = Config.fromfile(path)
+    model = build_model(cfg)
+    optimizer = build_optim_wrapper(model, cfg.optim_wrapper)
+    rates = {id(p): group['lr'] for group in optimizer.param_groups for p in group['params']}
+    lr = cfg.optim_wrapper.optimizer.lr
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            share = 0.5 if 'maskgen' in name else 0.1 if name.startswith('backbone.') else 1.0
+            assert rates[id(parameter)] == pytest.approx(share * lr), name
 
 
 def test_whole_means_neck_and_head(case):
