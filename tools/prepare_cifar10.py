@@ -6,6 +6,7 @@ import shutil
 import sys
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 
 from rich.progress import track
@@ -45,15 +46,23 @@ def unpack(archive: str, out: str) -> None:
         with zipfile.ZipFile(archive) as file:
             for name in track(file.namelist(), 'unpacking'):
                 file.extract(name, temporary)  # keeps to the folder, whatever the name
-        found = {split: check_image_folder(os.path.join(temporary, split)) for split in SPLITS}
-        if found['train'] != found['val']:
+        train, val = (classes_of(temporary, split, archive) for split in SPLITS)
+        if train != val:
             raise ValueError(f'archive {archive}: train and val have other classes')
         os.chmod(temporary, 0o755)
         os.rename(temporary, out)
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:  # or encrypted
         raise ValueError(f'archive {archive} can not be read: {error}') from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def classes_of(folder: str, split: str, archive: str) -> list[str]:
+    """Raises ValueError where the archive had none."""
+    try:
+        return check_image_folder(os.path.join(folder, split))
+    except (FileNotFoundError, ValueError) as error:
+        raise ValueError(f'archive {archive} has no {split}/<class>/ folders') from error
 
 
 def main(argv: list[str] | None = None) -> int:
