@@ -129,7 +129,10 @@ def test_steps_and_predicts(case):
     model = case[2]
     head = getattr(model, 'bbox_head', None) or model.roi_head.bbox_head
     shapes = [(3, 64, 96), (3, 96, 64)]
-    packed = demo_mm_inputs(2, image_shapes=shapes, num_classes=head.num_classes)
+    classes = max(head.num_classes, 2)  # it draws from 1 ... classes - 1
+    packed = demo_mm_inputs(2, image_shapes=shapes, num_classes=classes)
+    for sample in packed['data_samples']:
+        sample.gt_instances.labels %= head.num_classes
     optimizer = OptimWrapper(torch.optim.SGD(model.parameters(), lr=1e-9))
     losses = model.train().train_step(packed, optimizer)
     assert torch.isfinite(losses['loss'])
