@@ -183,6 +183,13 @@ def test_sgcnns_masks(tmp_path, sgcnn, assert_same):
     assert_same(published_content(read_classifier(tmp_path / 'ours.pth')), state)
 
 
+def test_our_classifier_takes_what_is_converted(tmp_path, sgcnn):
+    torch.save(sgcnn, tmp_path / 'c.pth')
+    network, state, *_ = read_classifier(tmp_path / 'c.pth')
+    config = dict(backbone=network.config(), linear_cfg=dict(type='SGCLinear'), num_classes=4)
+    MODELS.build(dict(type='ImageClassifier', **config)).load_state_dict(state, strict=True)
+
+
 def test_masks_that_prune_dense_layers_are_refused(tmp_path, sgcnn):
     mask = torch.zeros_like(sgcnn['layer1.0.downsample.0.weight'])
     torch.save(dict(sgcnn, **{'layer1.0.downsample.0._mask': mask}), tmp_path / 'c.pth')
