@@ -42,6 +42,14 @@ def test_one_lacking_tensor_is_named(method):
         check_grouping(model, state, 'x.pth')
 
 
+@pytest.mark.parametrize('method', METHODS)
+def test_one_tensor_alone_is_a_part_too(method):
+    model = build(method)
+    first, second, *_ = counters_aside(grouping_keys(model))
+    with pytest.raises(ValueError, match=rf'holds 1 of the .*first missing: {second}\)'):
+        check_grouping(model, {first: model.state_dict()[first]}, 'x.pth')
+
+
 @settings(deadline=None, max_examples=20)
 @given(st.data())
 def test_any_part_of_the_grouping_is_refused_by_its_first_missing_tensor(data):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmcv.cnn import ConvModule
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from torch import nn
@@ -53,6 +54,13 @@ def test_nothing_but_a_resnet_s_first_weight_has_another_shape(name):
     after = {key: value.shape for key, value in backbone.state_dict().items()}
     expected = {'conv1.weight': (8, 3, 3, 3)} if name.endswith('r18') else {}
     assert after == {**before, **expected}
+
+
+def test_modules_around_convolutions_tell_the_new_stride():
+    backbone = MODELS.build(BACKBONES['dense mbv2'])
+    take_small_images(backbone)
+    modules = [module for module in backbone.modules() if isinstance(module, ConvModule)]
+    assert [module.stride for module in modules] == [module.conv.stride for module in modules]
 
 
 @torch.no_grad()
