@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from .network import Network
 from .reading import read_checkpoint
 from .writing import whole_file
 
@@ -31,7 +32,7 @@ def publish_backbone(source: str | os.PathLike, out: str | os.PathLike) -> tuple
             f'checkpoint {source} has no keys that begin with {_PREFIX!r}, expected the checkpoint '
             'of a classifier'
         )
-    kept = {key: meta[key] for key in ('epoch', 'network') if key in meta}
+    kept = {key: meta[key] for key in ('epoch', *Network._fields) if key in meta}
     content = io.BytesIO()
     torch.save(dict(meta=kept, state_dict=backbone), content)
     digits = hashlib.sha256(content.getvalue()).hexdigest()[:8]
