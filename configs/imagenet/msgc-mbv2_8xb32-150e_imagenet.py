@@ -1,23 +1,12 @@
 # MSGC from dense weights (arXiv 2304.06305, section 4.1): gate nets at 0.075, the rest at 0.015.
 _base_ = [
     '../_base_/models/classifier_mbv2.py',
-    '../_base_/methods/msgc.py',
+    '../_base_/methods/msgc_pretraining.py',
     '../_base_/datasets/imagenet.py',
-    '../_base_/schedules/imagenet_cosine.py',
+    '../_base_/schedules/imagenet_cosine_150e.py',
     '../_base_/runtimes/classification.py',
 ]
 model = _base_.from_dense
 model.backbone.update(_base_.mobilenet)
 custom_hooks = [dict(type='MACBudgetHook', target=0.65)]
-# Weight decay on convolutions only.
-optim_wrapper = dict(
-    optimizer=dict(lr=0.015),
-    paramwise_cfg=dict(
-        _base_.method_paramwise,
-        bias_decay_mult=0.0,
-        custom_keys=dict(_base_.method_paramwise.custom_keys, fc=dict(decay_mult=0.0)),
-    ),
-)
-max_epochs = 150
-train_cfg = dict(max_epochs=max_epochs)
-param_scheduler = [dict(type='CosineAnnealingLR', T_max=max_epochs, convert_to_iter_based=True)]
+optim_wrapper = dict(optimizer=dict(lr=0.015), paramwise_cfg=_base_.method_paramwise)

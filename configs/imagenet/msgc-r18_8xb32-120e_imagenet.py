@@ -1,7 +1,7 @@
 # MSGC from dense weights (arXiv 2304.06305, section 4.1): gate nets at 0.075, the rest at 0.015.
 _base_ = [
     '../_base_/models/classifier_r18.py',
-    '../_base_/methods/msgc.py',
+    '../_base_/methods/msgc_pretraining.py',
     '../_base_/datasets/imagenet.py',
     '../_base_/schedules/imagenet_cosine.py',
     '../_base_/runtimes/classification.py',
@@ -9,12 +9,4 @@ _base_ = [
 model = _base_.from_dense
 model.backbone.update(_base_.resnet)
 custom_hooks = [dict(type='MACBudgetHook', target=0.49)]
-# Weight decay on convolutions only.
-optim_wrapper = dict(
-    optimizer=dict(lr=0.015),
-    paramwise_cfg=dict(
-        _base_.method_paramwise,
-        bias_decay_mult=0.0,
-        custom_keys=dict(_base_.method_paramwise.custom_keys, fc=dict(decay_mult=0.0)),
-    ),
-)
+optim_wrapper = dict(optimizer=dict(lr=0.015), paramwise_cfg=_base_.method_paramwise)
