@@ -18,6 +18,7 @@ from ..layers import (
 
 _SETTLING = 4, 3, 256, 256
 _NEAR = 0.005
+_PREDICTORS = ('retina_cls', 'retina_reg', 'rpn_cls', 'rpn_reg', 'fc_cls', 'fc_reg')
 
 
 def prepare(model: nn.Module, cfg: Config, seed: int) -> None:
@@ -25,10 +26,13 @@ def prepare(model: nn.Module, cfg: Config, seed: int) -> None:
 
     Gate nets are random, with logits of about unit variance; DGC's schedule is at its end; SGC is
     pruned as far as the config does. Norms have seen random images, as 50 layers of a fresh network
-    would else overflow.
+    would else overflow. What predicts is next to zero: random scores would have one network sort
+    millions of boxes and another none.
     """
     torch.manual_seed(seed)
-    for module in model.modules():
+    for name, module in model.named_modules():
+        if name.endswith(_PREDICTORS):
+            module.weight.data.mul_(1e-4)
         if isinstance(module, MaskGenerator | AttentionGenerator):
             spread = module.conv[3].in_channels ** -0.5
             nn.init.normal_(module.conv[3].weight, std=spread)

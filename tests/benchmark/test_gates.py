@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import pytest
 import torch
 from mmengine.config import Config
@@ -6,6 +8,9 @@ from torch import nn
 from mmdet_groupconv.analysis import count_macs
 from mmdet_groupconv.backbones import DGCResNet, FLGCResNet, MSGCResNet, SGCResNet
 from mmdet_groupconv.benchmark import prepare, set_mac_ratio, varying_share
+from mmdet_groupconv.engine.launch import build_model
+
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 
 
 def detector(backbone):
@@ -60,3 +65,21 @@ def test_sgc_is_pruned_as_far_as_its_config_does():
     steps = dict(type='SelfGroupingHook', steps={1: 20, 2: [40, 60]})
     network = prepared(SGCResNet(18, base_channels=16, groups=4), [steps])
     assert float(network.layer3[0].conv2.mask.mean()) == pytest.approx(0.4, abs=0.05)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('name', ['retinanet/retinanet', 'faster_rcnn/faster-rcnn'])
+def test_networks_get_the_same_boxes_whatever_their_features(name):
+    images = torch.randn(1, 3, 64, 64)
+    predictions = []
+    for method in ('', 'msgc-'):
+        cfg = Config.fromfile(CONFIGS / f'{name}_{method}r18_fpn_1x_coco.py')
+        cfg.model.backbone.init_cfg = None
+        torch.manual_seed(0)
+        model = build_model(cfg)
+        model.init_weights()
+        prepare(model, cfg, seed=0)
+        features = [10 * level for level in model.extract_feat(images)]
+        head = model.bbox_head if 'retinanet' in name else model.rpn_head
+        predictions.append(torch.cat([scores.flatten() for scores in head(features)[0]]))
+    torch.testing.assert_close(*predictions, atol=0.05, rtol=0)
