@@ -10,6 +10,14 @@ import mmdet_groupconv  # noqa: F401  (first, so that no test module meets mmdet
 PROJECT = Path(__file__).resolve().parents[1]
 
 
+@pytest.fixture(scope='session', autouse=True)
+def _plain_configs():
+    """Laying a config's text out for logs and checkpoints takes longer than a tiny run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('yapf.yapflib.yapf_api.FormatCode', lambda text, **_: (text, True))
+        yield
+
+
 @pytest.fixture(scope='session')
 def golden() -> Path:
     """The folder of reference outputs; the test is skipped where it is absent."""

@@ -61,14 +61,12 @@ def tiny_cfg(image_folder):
 
 
 @pytest.fixture
-def train(tmp_path, monkeypatch):
+def train(tmp_path):
     """``train(cfg, **settings)``: a run under a name of its own through the tools' runner.
 
     settings: attributes of a copy of the config.
     """
     numbers = itertools.count()
-    # Laying it out for logs and checkpoints takes longer than a tiny run.
-    monkeypatch.setattr(Config, 'pretty_text', property(str))
 
     def train(cfg: Config, **settings):
         cfg = copy.deepcopy(cfg)
