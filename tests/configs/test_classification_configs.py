@@ -38,7 +38,7 @@ class Recipe:
             r'(\w+)-(r18|r50|mbv2)(-b16|-lg)?_(.+)', path.stem
         ).groups()
         self.method, self.host, self.form = method, host, form
-        self.small = rest.endswith('_cifar10')
+        self.cifar, self.small = '_cifar10' in rest, rest.endswith('_cifar10')
         self.epochs = int(re.search(r'(\d+)e_', rest)[1])
         cfg = copy.deepcopy(self.cfg)
         cfg.model.backbone.init_cfg = cfg.model.fc_init_cfg = None
@@ -48,7 +48,7 @@ class Recipe:
 
     @property
     def pretrained(self):
-        return not self.small and self.method in ('msgc', 'sgc')
+        return not self.cifar and self.method in ('msgc', 'sgc')
 
     def settings(self):
         """The optimizer's settings of each parameter, by name."""
@@ -92,7 +92,7 @@ def test_name_tells_method_and_host(recipe):
         assert model.backbone.depth == int(recipe.host[1:])
         assert model.backbone.base_channels == (16 if recipe.form == '-b16' else 64)
         assert model.backbone.conv1.kernel_size == ((3, 3) if recipe.small else (7, 7))
-    assert model.fc.out_features == (10 if recipe.small else 1000)
+    assert model.fc.out_features == (10 if recipe.cifar else 1000)
     assert any(isinstance(m, GroupedLayer) for m in model.modules()) == (method != 'dense')
     norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
     assert all(norm.training for norm in norms)  # norm_eval is a detector's
@@ -109,8 +109,8 @@ def test_name_tells_the_epochs_to_the_schedule_s_end(recipe):
 
 def test_batch_is_that_of_the_name(recipe):
     loader = recipe.cfg.train_dataloader
-    assert loader.batch_size == (128 if recipe.small else 32)
-    assert recipe.cfg.auto_scale_lr.base_batch_size == (128 if recipe.small else 8 * 32)
+    assert loader.batch_size == (128 if recipe.cifar else 32)
+    assert recipe.cfg.auto_scale_lr.base_batch_size == (128 if recipe.cifar else 8 * 32)
     assert loader.drop_last  # gate nets' norms can't take a batch of one
 
 
@@ -120,13 +120,13 @@ def test_the_method_s_hook_comes_along(recipe):
     hook = HOOKS.build(copy.deepcopy(cfg))
     hook.check(recipe.model)
     if isinstance(hook, MACBudgetHook):
-        of_resnets = dict(r18=0.5) if recipe.small else dict(r18=0.49, r50=0.457)
+        of_resnets = dict(r18=0.5) if recipe.cifar else dict(r18=0.49, r50=0.457)
         assert (hook.target, hook.scope) == ({**of_resnets, 'mbv2': 0.65}[recipe.host], 'backbone')
     elif isinstance(hook, SelfGroupingHook):
         assert max(hook.steps) < recipe.epochs
         percentages = [step for steps in hook.steps.values() for step in steps]
-        assert percentages == [10, 20, 30, 40, 50, *([] if recipe.small else [60])]
-        assert (len(hook.steps) > 1) == (recipe.small or recipe.form == '-lg')
+        assert percentages == [10, 20, 30, 40, 50, *([] if recipe.cifar else [60])]
+        assert (len(hook.steps) > 1) == (recipe.cifar or recipe.form == '-lg')
 
 
 def test_dense_weights_are_where_the_papers_begin_with_them(recipe):
@@ -150,13 +150,13 @@ def test_rates_are_the_papers(recipe):
     assert optimizer.defaults['nesterov']
     assert optimizer.defaults['momentum'] == 0.9
     rate = 0.05 if recipe.host == 'mbv2' else 0.1
-    rate = {'msgc': 0.015, 'sgc': 0.01}.get(recipe.method, rate) if not recipe.small else 0.1
+    rate = {'msgc': 0.015, 'sgc': 0.01}.get(recipe.method, rate) if not recipe.cifar else 0.1
     settings = recipe.settings()
     nets = recipe.names_in(GateNet) - recipe.names_in(SaliencyNet)
     assert bool(nets) == (recipe.method == 'msgc')
     for name, group in settings.items():
         assert group['lr'] == pytest.approx(5 * rate if name in nets else rate), name
-    if recipe.method == 'msgc' and not recipe.small:
+    if recipe.method == 'msgc' and not recipe.cifar:
         rates = {group['lr'] for group in settings.values()}
         assert sorted(rates) == pytest.approx([0.015, 0.075])
 
@@ -166,7 +166,7 @@ def test_what_has_no_weight_decay(recipe):
     free = {name for name, group in settings.items() if group['weight_decay'] == 0}
     expected = recipe.names_in(_BatchNorm, GateNet)
     expected |= {name for name in settings if name.endswith('_logits')}
-    if recipe.method == 'msgc' and not recipe.small:
+    if recipe.method == 'msgc' and not recipe.cifar:
         expected |= {'fc.weight', 'fc.bias'}
         expected |= {name for name in settings if name.endswith('.bias')}
     assert free == expected
@@ -198,7 +198,7 @@ def test_a_step_reaches_every_parameter(recipe, monkeypatch):
     monkeypatch.setattr(SaliencyNet, 'decide', random_saliencies)
     with torch.no_grad():
         scores = torch.stack(model.eval().test_step(batch))
-    assert scores.shape == (4, 10 if recipe.small else 1000)
+    assert scores.shape == (4, 10 if recipe.cifar else 1000)
     torch.testing.assert_close(scores.sum(dim=1), torch.ones(4))
     recipe.optimizer.step()
     assert not torch.equal(model.fc.weight, before)
