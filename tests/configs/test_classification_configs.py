@@ -76,7 +76,7 @@ def test_all_combinations_are_there():
     assert names == {f'{m}-{h}' for m in methods for h in ('r18', 'r50', 'mbv2')} | {'sgc-r50-lg'}
     names = {path.stem.split('_')[0] for path in FILES if path.parent.name == 'cifar10'}
     pairs = {f'{m}-{h}' for m in methods for h in ('r18-b16', 'mbv2')}
-    assert names == pairs | {'fixed-r18-b16'}
+    assert names == pairs | {'fixed-r18-b16', 'dense-r18', 'msgc-r18'}
 
 
 def test_name_tells_method_and_host(recipe):
