@@ -1,7 +1,7 @@
 # MSGC from scratch; the projecting convolutions alone are grouped, hence the target.
 _base_ = [
     '../_base_/models/cifar10_mbv2.py',
-    '../_base_/methods/msgc.py',
+    '../_base_/methods/msgc_scratch.py',
     '../_base_/datasets/cifar10.py',
     '../_base_/schedules/cifar10.py',
     '../_base_/runtimes/classification.py',

@@ -1,7 +1,7 @@
 # A source for detectors where ImageNet is not at hand: ResNet18 as they have it, on 64x64 pixels.
 _base_ = [
     '../_base_/models/classifier_r18.py',
-    '../_base_/methods/msgc.py',
+    '../_base_/methods/msgc_scratch.py',
     '../_base_/datasets/cifar10_64px.py',
     '../_base_/schedules/cifar10.py',
     '../_base_/runtimes/classification.py',
