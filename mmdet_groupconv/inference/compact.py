@@ -4,6 +4,7 @@ import copy
 from collections.abc import Iterable
 
 from mmcv.cnn import ConvModule
+from mmcv.ops import RoIAlign
 from mmdet.models.backbones.resnet import BasicBlock, Bottleneck, ResNet
 from mmdet.models.backbones.resnext import Bottleneck as ResNeXtBottleneck
 from mmdet.models.layers import InvertedResidual
@@ -31,6 +32,7 @@ from .freezing import freeze_gates
 from .fused import NONE, activation_of
 from .maps import MatrixPool
 from .pool import MapPool
+from .roi_align import CompactRoIAlign
 from .static import StaticConv
 from .stem import CompactStem
 from .unit import Unit
@@ -112,6 +114,8 @@ def _replacement(module: nn.Module, owns_input: bool) -> nn.Module | None:
         return compact_conv_module(module)
     if isinstance(module, SGCLinear):
         return compact_linear(module)
+    if type(module) is RoIAlign and module.pool_mode == 'avg':
+        return CompactRoIAlign(module)
     units = units_of(module)
     return None if units is None else CompactBranch(Chain(units))
 
