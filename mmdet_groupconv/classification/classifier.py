@@ -6,6 +6,7 @@ from mmdet.registry import MODELS
 from mmengine.model import BaseModel, initialize
 from torch import Tensor, nn
 
+from ..analysis.macs import evaluating
 from .small_images import take_small_images
 
 
@@ -89,8 +90,5 @@ class ImageClassifier(BaseModel):
 @torch.no_grad()
 def _width(backbone: nn.Module) -> int:
     # Not every backbone says how many channels its last output has.
-    was_training = backbone.training
-    backbone.eval()
-    width = backbone(next(backbone.parameters()).new_zeros(1, 3, 64, 64))[-1].size(1)
-    backbone.train(was_training)
-    return width
+    with evaluating(backbone):
+        return backbone(next(backbone.parameters()).new_zeros(1, 3, 64, 64))[-1].size(1)

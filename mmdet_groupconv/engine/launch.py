@@ -93,7 +93,8 @@ def build_runner(cfg: Config, modes: tuple[str, ...]) -> Runner:
     """
     setup_cache_size_limit_of_dynamo()
     check_data(cfg, modes)
-    _add_default_hook(cfg, epoch_seed=dict(type='EpochSeedHook'))
+    seeding = dict(epoch_seed=dict(type='EpochSeedHook'))
+    cfg.default_hooks = {**seeding, **cfg.get('default_hooks', {})}
     reports = check_checkpoints(cfg, build_model(cfg), modes)
     for hook in cfg.get('custom_hooks') or []:
         HOOKS.build({key: value for key, value in hook.items() if key != 'priority'})
@@ -155,7 +156,3 @@ def _leave_cpu_processes() -> None:
     # A process group that outlives the interpreter, held by a wrapped model, aborts at its exit.
     gc.collect()
     torch.distributed.destroy_process_group()
-
-
-def _add_default_hook(cfg: Config, **hook) -> None:
-    cfg.default_hooks = {**hook, **cfg.get('default_hooks', {})}
