@@ -1,0 +1,74 @@
+"""What is installed: the index of configs, and a wheel that carries them."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.fileio import load
+
+PROJECT = Path(__file__).resolve().parents[1]
+METAFILES = [load(PROJECT / name) for name in load(PROJECT / 'model-index.yml')['Import']]
+MODELS = [model for metafile in METAFILES for model in metafile['Models']]
+CONFIGS = sorted(
+    str(path.relative_to(PROJECT))
+    for path in PROJECT.glob('configs/*/*.py')
+    if path.parent.name != '_base_'
+)
+
+
+def test_the_index_lists_every_config_once():
+    assert sorted(model['Config'] for model in MODELS) == CONFIGS
+    assert all(model['Name'] == Path(model['Config']).stem for model in MODELS)
+
+
+def test_every_model_belongs_to_a_collection():
+    names = {item['Name'] for metafile in METAFILES for item in metafile.get('Collections', ())}
+    assert {model['In Collection'] for model in MODELS} == names
+
+
+@pytest.fixture(scope='module')
+def installed(tmp_path_factory):
+    """A folder with the package from a wheel, apart from the project's own."""
+    folder = tmp_path_factory.mktemp('wheel')
+    pip = [sys.executable, '-m', 'pip', '--disable-pip-version-check']
+    offline = ['--no-deps', '--no-index']
+    build = [*pip, 'wheel', *offline, '--no-build-isolation', '-w', folder, PROJECT]
+    subprocess.run(build, check=True, capture_output=True)
+    target = folder / 'site'
+    wheel = next(folder.glob('*.whl'))
+    install = [*pip, 'install', *offline, '--target', target, wheel]
+    subprocess.run(install, check=True, capture_output=True)
+    return target
+
+
+CONFIG = """
+_base_ = 'mmdet_groupconv::demo/retinanet_msgc-r18_scenes.py'
+images = dict(num_images=2, image_size=64)
+train_dataloader = dict(num_workers=0, persistent_workers=False, dataset=images)
+val_dataloader = dict(num_workers=0, persistent_workers=False, dataset=images)
+test_dataloader = val_dataloader
+train_cfg = dict(max_epochs=1, val_interval=1)
+"""
+
+
+@pytest.mark.slow
+def test_a_config_of_the_installed_package_trains_by_its_name(installed, tmp_path):
+    (tmp_path / 'mine.py').write_text(CONFIG)
+    env = dict(os.environ, PYTHONPATH=str(installed))
+    tool = installed / 'mmdet_groupconv/.mim/tools/train.py'
+    command = [sys.executable, tool, 'mine.py', '--work-dir', 'work_dir']
+    run = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr[-2000:]
+    checkpoint = torch.load(tmp_path / 'work_dir/epoch_1.pth', weights_only=False)
+    assert any('maskgen' in key for key in checkpoint['state_dict'])
+
+
+@pytest.mark.slow
+def test_the_wheel_carries_tools_and_no_tests(installed):
+    shipped = installed / 'mmdet_groupconv/.mim'
+    assert (shipped / 'tools/train.py').is_file()
+    assert (shipped / 'model-index.yml').read_text() == (PROJECT / 'model-index.yml').read_text()
+    assert not (installed / 'tests').exists()
