@@ -1,5 +1,6 @@
 """Holds a detector with MSGC gates to a MAC budget."""
 
+from mmengine import dist
 from mmengine.registry import HOOKS
 from torch import Tensor, nn
 
@@ -13,7 +14,8 @@ class MACBudgetHook(MACRatioHook):
 
     ``loss_macs = weight * max(0, macs / original - target(t))``; ``target(t)`` falls linearly from
     1 to `target` while training progress goes from `start` to `stop` (0 ... 1), then stays.
-    Training logs ``mac_target`` beside the ratios of :class:`MACRatioHook`.
+    The ratio is the mean over the batches of all processes. Training logs ``mac_target`` beside the
+    ratios of :class:`MACRatioHook`.
 
     scope: 'backbone' for a target relative to the backbone's MACs (the papers'), 'detector' for one
     relative to the whole detector's (ours).
@@ -72,5 +74,14 @@ class MACBudgetHook(MACRatioHook):
     def losses(self, macs: Macs) -> dict[str, Tensor]:
         """The budget's."""
         scope = macs.part('backbone') if self.scope == 'backbone' else macs
-        over = (scope.ratio.float() - self.target_now).clamp(min=0)
+        over = (_over_processes(scope.ratio.float()) - self.target_now).clamp(min=0)
         return dict(loss_macs=self.weight * over)
+
+
+def _over_processes(ratio: Tensor) -> Tensor:
+    """The mean's value, this process's gradient: gradients are averaged over processes anyway."""
+    if dist.get_world_size() == 1:
+        return ratio
+    mean = ratio.detach().clone()
+    dist.all_reduce(mean, op='mean')
+    return ratio + (mean - ratio.detach())

@@ -16,7 +16,8 @@ class MACRatioHook(Hook):
 
     ``mac_ratio`` is the backbone's, as the papers count, ``mac_ratio_detector`` that of all the
     convolutions and linear layers of the detector; both of each batch's padded size. Training logs
-    them, validation and test put their means over the images among the metrics.
+    them (the first process its own), validation and test put their means over the images of all
+    processes among the metrics.
 
     Works on any detector, by forward hooks on the model: no subclass is needed, and DDP, mixed
     precision and gradient accumulation see ordinary losses.
@@ -29,6 +30,7 @@ class MACRatioHook(Hook):
         self._handles: list = []
         self._meter: MacMeter | None = None
         self._seen = torch.zeros(3, dtype=torch.float64)  # sums of both ratios, images
+        self._left = 0  # images of this process that are still to come
 
     def check(self, model: nn.Module) -> None:
         """Raise ValueError where the hook has nothing to do on this model."""
@@ -56,9 +58,11 @@ class MACRatioHook(Hook):
 
     def before_val_epoch(self, runner) -> None:
         """Forget earlier images."""
-        self._seen = torch.zeros_like(self._seen)
+        self._expect(runner.val_dataloader)
 
-    before_test_epoch = before_val_epoch
+    def before_test_epoch(self, runner) -> None:
+        """Forget earlier images."""
+        self._expect(runner.test_dataloader)
 
     def after_val_epoch(self, runner, metrics: dict[str, float] | None = None) -> None:
         """Report the mean ratios over the images of all processes."""
@@ -67,6 +71,12 @@ class MACRatioHook(Hook):
     def after_test_epoch(self, runner, metrics: dict[str, float] | None = None) -> None:
         """Report the mean ratios over the images of all processes."""
         self._report(runner, 'test', metrics)
+
+    def _expect(self, loader) -> None:
+        self._seen = torch.zeros_like(self._seen)
+        # Samplers give each process as many images as the others, some for a second time.
+        rank, processes = dist.get_dist_info()
+        self._left = len(range(rank, len(loader.dataset), processes))
 
     def _begin(self) -> None:
         self._meter.detach()  # where the last forward pass failed
@@ -84,7 +94,9 @@ class MACRatioHook(Hook):
             output.update(mac_ratio=backbone, mac_ratio_detector=detector)
         elif mode == 'predict':
             ratios = _ratios(self._meter.take())
-            seen = torch.cat((ratios, ratios.new_ones(1))) * len(output)
+            images = min(len(output), self._left)
+            self._left -= images
+            seen = torch.cat((ratios, ratios.new_ones(1))) * images
             self._seen = self._seen.to(ratios.device) + seen
         return output
 

@@ -1,0 +1,128 @@
+"""Several processes learn, and measure, what one does."""
+
+import importlib.util
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+PROJECT = Path(__file__).resolve().parents[2]
+RANKS = Path(__file__).with_name('ranks.py')
+METHODS = {
+    'msgc': (dict(type='MSGCResNet'), dict(type='MACBudgetHook', target=0.4)),
+    'msgc, attention': (
+        dict(type='MSGCResNet', attention=True),
+        dict(type='MACBudgetHook', target=0.4),
+    ),
+    'dgc': (dict(type='DGCResNet'), dict(type='DGCScheduleHook', weight=0.1)),
+    'flgc': (dict(type='FLGCResNet'), dict(type='MACRatioHook')),
+    'sgc': (dict(type='SGCResNet'), dict(type='MACRatioHook')),
+}
+
+
+@pytest.fixture(scope='module')
+def ranks():
+    spec = importlib.util.spec_from_file_location('ranks', RANKS)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope='module')
+def cases(ranks):
+    """Each method; and budgets between what two processes measure and what they do together."""
+    cases = {
+        name: dict(model={f'backbone.{key}': value for key, value in backbone.items()}, hook=hook)
+        for name, (backbone, hook) in METHODS.items()
+    }
+    cases['msgc']['target_now'] = cases['msgc, attention']['target_now'] = 0.4
+    low, high = sorted(
+        ranks.learn(cases['msgc'], images)['logged']['mac_ratio']
+        for images in (range(2), range(2, 4))
+    )
+    together = ranks.learn(cases['msgc'], range(4))['logged']['mac_ratio']
+    assert low < together < high
+    cases['budget exceeded by one process alone'] = dict(
+        cases['msgc'], target_now=(high + max(together, (low + high) / 2)) / 2
+    )
+    cases['budget kept by one process alone'] = dict(
+        cases['msgc'], target_now=(low + min(together, (low + high) / 2)) / 2
+    )
+    return cases
+
+
+def run(arguments, **environment):
+    with socket.socket() as free:
+        free.bind(('127.0.0.1', 0))
+        port = str(free.getsockname()[1])
+    return subprocess.run(
+        arguments,
+        capture_output=True,
+        text=True,
+        env=dict(
+            os.environ,
+            PYTHONPATH=str(PROJECT),
+            PATH=f'{Path(sys.executable).parent}:{os.environ["PATH"]}',
+            PORT=port,
+            OMP_NUM_THREADS='1',
+            **environment,
+        ),
+    )
+
+
+@pytest.fixture(
+    scope='module',
+    params=[2, pytest.param(4, marks=pytest.mark.slow)],
+    ids='{} processes'.format,
+)
+def found(request, cases, tmp_path_factory):
+    """What each of several processes found."""
+    folder = tmp_path_factory.mktemp('ranks')
+    (folder / 'cases.json').write_text(json.dumps(cases))
+    torchrun = [sys.executable, '-m', 'torch.distributed.run', '--standalone']
+    processes = request.param
+    done = run([*torchrun, f'--nproc_per_node={processes}', str(RANKS), str(folder)])
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [torch.load(folder / f'rank{rank}.pt', weights_only=True) for rank in range(processes)]
+
+
+@pytest.fixture(scope='module')
+def alone(ranks, cases):
+    """What one process finds that has all images."""
+    return {name: ranks.learn(case, range(ranks.IMAGES)) for name, case in cases.items()}
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_gradients_are_those_of_one_process(found, alone, method):
+    expected = alone[method]['gradients']
+    assert any(float(gradient.abs().sum()) for gradient in expected.values())
+    for rank in found:
+        gradients = rank['found'][method]['gradients']
+        assert gradients.keys() == expected.keys()
+        for name, gradient in gradients.items():
+            torch.testing.assert_close(gradient, expected[name], rtol=1e-6, atol=1e-9, msg=name)
+
+
+@pytest.mark.parametrize('who', ['exceeded', 'kept'])
+def test_the_budget_is_of_the_mean_ratio_over_processes(found, alone, who):
+    name = f'budget {who} by one process alone'
+    losses = [rank['found'][name]['logged']['loss_macs'] for rank in found]
+    ratios = [rank['found'][name]['logged']['mac_ratio'] for rank in found]
+    assert len(set(ratios)) > 1
+    assert len(set(losses)) == 1
+    assert (losses[0] > 0) == (who == 'kept')
+    expected = alone[name]['gradients']
+    for rank in found:
+        for key, gradient in rank['found'][name]['gradients'].items():
+            torch.testing.assert_close(gradient, expected[key], rtol=1e-6, atol=1e-9, msg=key)
+
+
+def test_metrics_count_each_image_once(found, ranks, cases):
+    expected = ranks.evaluate(cases['msgc'])  # five images: no number that processes share evenly
+    for rank in found:
+        assert rank['metrics'] == pytest.approx(expected, rel=1e-9)
