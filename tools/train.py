@@ -12,6 +12,7 @@ from mmdet_groupconv.engine.launch import (
     build_runner,
     load_config,
 )
+from mmdet_groupconv.engine.whole_files import UnwrittenError
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -53,7 +54,8 @@ def main(argv: list[str] | None = None) -> int:
     with user_errors():
         cfg = configure(args)
         runner = build_runner(cfg, ('train', 'val') if cfg.get('val_dataloader') else ('train',))
-    runner.train()
+    with user_errors((UnwrittenError,)):
+        runner.train()
     return 0
 
 

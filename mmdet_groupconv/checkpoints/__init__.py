@@ -3,11 +3,12 @@
 from .classifiers import Classifier, read_classifier, write_classifier, write_published
 from .fit import MisfitError, check_fit
 from .grouping import grouping_keys, trimmed_keys
+from .latest import latest_checkpoint
 from .loaded import check_grouping, loading_report
 from .network import NETWORKS, Network
 from .publishing import publish_backbone
 from .reading import read_checkpoint, read_state_dict
-from .writing import check_writable, whole_file, write_checkpoint
+from .writing import check_writable, remove_leftovers, whole_file, write_checkpoint
 
 __all__ = [
     'NETWORKS',
@@ -18,11 +19,13 @@ __all__ = [
     'check_grouping',
     'check_writable',
     'grouping_keys',
+    'latest_checkpoint',
     'loading_report',
     'publish_backbone',
     'read_checkpoint',
     'read_classifier',
     'read_state_dict',
+    'remove_leftovers',
     'trimmed_keys',
     'whole_file',
     'write_checkpoint',

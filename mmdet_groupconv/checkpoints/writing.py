@@ -1,6 +1,7 @@
 """Files written whole or not at all."""
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -35,6 +36,13 @@ def whole_file(path: str | os.PathLike) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_leftovers(folder: str | os.PathLike, name: str) -> None:
+    """Remove what a killed process left of files in a folder that match `name` (a glob)."""
+    for path in Path(folder).glob(f'.{name}.*'):
+        if re.fullmatch(r'\.\d+', path.suffix):
+            path.unlink(missing_ok=True)
 
 
 def write_checkpoint(path: str | os.PathLike, state: dict[str, Tensor], meta: dict) -> None:

@@ -1,5 +1,6 @@
 """MMEngine hooks: budgets and schedules of the grouped layers."""
 
+from .checkpoint_hook import WholeCheckpointHook
 from .dgc_schedule_hook import DGCScheduleHook
 from .epoch_seed_hook import EpochSeedHook
 from .mac_budget_hook import MACBudgetHook
@@ -12,4 +13,5 @@ __all__ = [
     'MACBudgetHook',
     'MACRatioHook',
     'SelfGroupingHook',
+    'WholeCheckpointHook',
 ]

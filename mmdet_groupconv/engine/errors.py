@@ -9,11 +9,11 @@ _USER_ERRORS = (ValueError, TypeError, KeyError, OSError, AssertionError, Import
 
 
 @contextmanager
-def user_errors() -> Iterator[None]:
+def user_errors(kinds: tuple[type[Exception], ...] = _USER_ERRORS) -> Iterator[None]:
     """Print a user's error as one line on stderr and exit with status 1."""
     try:
         yield
-    except _USER_ERRORS as error:
+    except kinds as error:
         text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
         print(f'error: {" ".join((text or repr(error)).split())}', file=sys.stderr)
         raise SystemExit(1) from error

@@ -4,13 +4,13 @@ import os.path as osp
 from collections.abc import Iterator
 
 from mmengine.config import Config, ConfigDict
-from mmengine.runner import find_latest_checkpoint
 from torch import nn
 
 from ..checkpoints import (
     check_fit,
     check_grouping,
     grouping_keys,
+    latest_checkpoint,
     loading_report,
     read_state_dict,
     trimmed_keys,
@@ -71,7 +71,7 @@ def check_checkpoints(cfg: Config, model: nn.Module, modes: tuple[str, ...]) -> 
     reports = _check_pretrained(model) if 'train' in modes else []  # nothing else initialises
     path = cfg.get('load_from')
     if cfg.get('resume') and not path:
-        path = find_latest_checkpoint(cfg.work_dir)
+        path, _ = latest_checkpoint(cfg.work_dir)
     if not path or '://' in path:
         return reports
     if 'test' in modes or cfg.get('resume'):

@@ -22,6 +22,7 @@ from torch import nn
 
 from .inputs import check_checkpoints, check_data, datasets_of
 from .mac_ratio_hook import MACRatioHook
+from .resuming import prepare_resume
 
 
 def add_config_options(parser: ArgumentParser) -> None:
@@ -93,13 +94,15 @@ def build_runner(cfg: Config, modes: tuple[str, ...]) -> Runner:
     """
     setup_cache_size_limit_of_dynamo()
     check_data(cfg, modes)
-    seeding = dict(epoch_seed=dict(type='EpochSeedHook'))
-    cfg.default_hooks = {**seeding, **cfg.get('default_hooks', {})}
+    _prepare_hooks(cfg)
     reports = check_checkpoints(cfg, build_model(cfg), modes)
     for hook in cfg.get('custom_hooks') or []:
         HOOKS.build({key: value for key, value in hook.items() if key != 'priority'})
+    warnings = prepare_resume(cfg)
     _join_cpu_processes(cfg)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    for line in warnings:
+        runner.logger.warning(line)
     for line in reports:
         runner.logger.info(line)
     for mode in modes:
@@ -137,6 +140,17 @@ def build_model(cfg: Config) -> nn.Module:
     """The config's model, its weights not yet initialised."""
     init_default_scope(cfg.get('default_scope', 'mmdet'))
     return MODELS.build(cfg.model)
+
+
+def _prepare_hooks(cfg: Config) -> None:
+    ours = dict(
+        epoch_seed=dict(type='EpochSeedHook'),
+        checkpoint=dict(type='CheckpointHook', interval=1),  # MMEngine's default
+    )
+    cfg.default_hooks = {**ours, **(cfg.get('default_hooks') or {})}
+    for hook in (*cfg.default_hooks.values(), *(cfg.get('custom_hooks') or [])):
+        if hook and hook.get('type') in ('CheckpointHook', 'mmengine.CheckpointHook'):
+            hook['type'] = 'WholeCheckpointHook'
 
 
 def _join_cpu_processes(cfg: Config) -> None:

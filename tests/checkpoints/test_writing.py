@@ -1,7 +1,12 @@
 import pytest
 import torch
 
-from mmdet_groupconv.checkpoints import check_writable, read_checkpoint, write_checkpoint
+from mmdet_groupconv.checkpoints import (
+    check_writable,
+    read_checkpoint,
+    remove_leftovers,
+    write_checkpoint,
+)
 
 
 def test_what_was_written_is_read(tmp_path):
@@ -51,3 +56,12 @@ def test_a_missing_folder_and_the_input_itself_are_refused(tmp_path):
         check_writable(tmp_path, source)
     with pytest.raises(ValueError, match='is the input itself'):
         check_writable(source, source)
+
+
+def test_leftovers_of_a_killed_process_are_told_from_other_files(tmp_path):
+    names = ['.x.pth.7', '.last.7', '.x.pth.seven', '.x.pth', 'x.pth.7', 'x.pth']
+    for name in names:
+        (tmp_path / name).write_text('')
+    remove_leftovers(tmp_path, '*.pth')
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(names[1:])
+    remove_leftovers(tmp_path / 'none', '*')

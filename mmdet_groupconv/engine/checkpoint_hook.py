@@ -1,0 +1,106 @@
+"""Checkpoints that a killed run leaves whole or not at all."""
+
+import os.path as osp
+from collections import deque
+from pathlib import Path
+
+from mmengine.dist import is_main_process
+from mmengine.hooks import CheckpointHook
+from mmengine.registry import HOOKS
+
+from ..checkpoints import remove_leftovers
+from .whole_files import BACKEND, WholeFiles
+
+
+@HOOKS.register_module()
+class WholeCheckpointHook(CheckpointHook):
+    """MMEngine's CheckpointHook, with its arguments, for runs that may be killed at any moment.
+
+    A file gets its name when it is whole, ``last_checkpoint`` names it next, and only then is an
+    older one removed, the best one too; so there must be room for one file more than are kept.
+    What a killed run was writing goes away at the next start. The tools put this hook in the place
+    of each ``CheckpointHook``. Files on another storage (`backend_args`, `file_client_args` or a
+    remote `out_dir`) are written by the backend asked for.
+
+    A run resumed from the end of an epoch equals an uninterrupted one to the last digit, on one
+    machine and as far as its operations are deterministic, where data workers start anew with each
+    epoch or there are none (see :class:`EpochSeedHook`). It does not repeat a validation in which
+    it was killed. From a checkpoint within an epoch (``by_epoch=False``) weights, optimizer,
+    schedules and counts are exact, but random numbers aren't those that the run would have drawn.
+    ``IterBasedTrainLoop`` goes on with the next batch; ``EpochBasedTrainLoop`` begins the epoch
+    again while its iterations count on, so save by epoch there.
+
+    Raises UnwrittenError, an OSError, where a file can't be written.
+    """
+
+    def before_train(self, runner) -> None:
+        """Choose the backend; clear away what a killed run was writing."""
+        where = str(self.out_dir or runner.work_dir)
+        chosen = self.backend_args is not None or self.file_client_args is not None
+        if not chosen and '://' not in where:
+            self.backend_args = dict(backend=BACKEND)
+        super().before_train(runner)
+        if is_main_process():
+            remove_leftovers(runner.work_dir, 'last_checkpoint')
+            if '://' not in str(self.out_dir):
+                remove_leftovers(self.out_dir, f'*{Path(self.filename_tmpl).suffix}')
+
+    def _save_checkpoint_with_step(self, runner, step: int, meta: dict) -> None:
+        outdated: list[int] = []
+        if self.max_keep_ckpts > 0:
+            steps = list(dict.fromkeys((*self.keep_ckpt_ids, step)))
+            outdated = steps[: -self.max_keep_ckpts]
+            self.keep_ckpt_ids = deque(steps, self.max_keep_ckpts)
+            # The outdated too: a run killed before they are removed does so when it is resumed.
+            runner.message_hub.update_info('keep_ckpt_ids', steps)
+        self.last_ckpt = self._path(step)
+        runner.message_hub.update_info('last_ckpt', self.last_ckpt)
+        runner.save_checkpoint(
+            self.out_dir,
+            self.filename_tmpl.format(step),
+            self.file_client_args,
+            save_optimizer=self.save_optimizer,
+            save_param_scheduler=self.save_param_scheduler,
+            meta=meta,
+            by_epoch=self.by_epoch,
+            backend_args=self.backend_args,
+            **self.args,
+        )
+        if is_main_process():
+            pointer = osp.join(runner.work_dir, 'last_checkpoint')
+            WholeFiles().put_text(self.last_ckpt, pointer)
+        for old in outdated:
+            self._remove(self._path(old))
+
+    def _save_best_checkpoint(self, runner, metrics: dict) -> None:
+        if not self.save_best:
+            return
+        # The parent removes the former best one first, where it knows of one.
+        former = self._best
+        self._best = dict.fromkeys(former)
+        super()._save_best_checkpoint(runner, metrics)
+        new = self._best
+        self._best = {name: new[name] or former[name] for name in former}
+        for path in former.values():
+            if path and path not in self._best.values():
+                self._remove(path)
+
+    @property
+    def _best(self) -> dict[str, str | None]:
+        """The best checkpoints by metric; of a single metric, which may be 'auto', by ''."""
+        single = len(self.key_indicators) == 1
+        return {'': self.best_ckpt_path} if single else self.best_ckpt_path_dict
+
+    @_best.setter
+    def _best(self, paths: dict[str, str | None]) -> None:
+        if len(self.key_indicators) == 1:
+            self.best_ckpt_path = paths['']
+        else:
+            self.best_ckpt_path_dict = paths
+
+    def _path(self, step: int) -> str:
+        return self.file_backend.join_path(self.out_dir, self.filename_tmpl.format(step))
+
+    def _remove(self, path: str) -> None:
+        if is_main_process() and self.file_backend.isfile(path):
+            self.file_backend.remove(path)

@@ -1,0 +1,50 @@
+"""The hooks of the tools' runner."""
+
+import pytest
+from mmengine.hooks import CheckpointHook
+from mmengine.registry import HOOKS
+
+from mmdet_groupconv.engine import WholeCheckpointHook
+from mmdet_groupconv.engine.launch import build_runner
+
+
+@HOOKS.register_module()
+class OwnCheckpointHook(CheckpointHook):
+    """A user's."""
+
+
+@pytest.mark.parametrize(
+    ('default', 'custom', 'expected'),
+    [
+        ({}, [], [WholeCheckpointHook]),
+        (dict(checkpoint=dict(type='CheckpointHook')), [], [WholeCheckpointHook]),
+        (dict(checkpoint=None), [], []),
+        (dict(checkpoint=None), ['CheckpointHook'], [WholeCheckpointHook]),
+        (dict(checkpoint=dict(type='OwnCheckpointHook')), [], [OwnCheckpointHook]),
+    ],
+)
+def test_checkpoints_are_written_whole_unless_a_user_s_hook_does(
+    tiny_cfg, default, custom, expected
+):
+    tiny_cfg.launcher = 'none'
+    tiny_cfg.default_hooks = default
+    tiny_cfg.custom_hooks = [dict(type=name) for name in custom]
+    runner = build_runner(tiny_cfg, ('train',))
+    hooks = [type(hook) for hook in runner.hooks if isinstance(hook, CheckpointHook)]
+    assert hooks == expected
+
+
+def test_the_settings_of_a_checkpoint_hook_stay(tiny_cfg):
+    tiny_cfg.launcher = 'none'
+    tiny_cfg.default_hooks.checkpoint = dict(type='CheckpointHook', interval=3, max_keep_ckpts=2)
+    runner = build_runner(tiny_cfg, ('train',))
+    (hook,) = (hook for hook in runner.hooks if isinstance(hook, WholeCheckpointHook))
+    assert (hook.interval, hook.max_keep_ckpts) == (3, 2)
+
+
+def test_without_settings_each_epoch_is_saved(tiny_cfg):
+    tiny_cfg.launcher = 'none'
+    tiny_cfg.default_hooks = None
+    runner = build_runner(tiny_cfg, ('train',))
+    (hook,) = (hook for hook in runner.hooks if isinstance(hook, WholeCheckpointHook))
+    assert (hook.interval, hook.by_epoch) == (1, True)
