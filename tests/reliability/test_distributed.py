@@ -10,6 +10,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.model import MMDistributedDataParallel, convert_sync_batchnorm
+from mmengine.optim import OptimWrapper
+
+from mmdet_groupconv.inference import compact
+from mmdet_groupconv.layers import MacMeter
 
 PROJECT = Path(__file__).resolve().parents[2]
 RANKS = Path(__file__).with_name('ranks.py')
@@ -126,3 +131,71 @@ def test_metrics_count_each_image_once(found, ranks, cases):
     expected = ranks.evaluate(cases['msgc'])  # five images: no number that processes share evenly
     for rank in found:
         assert rank['metrics'] == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.fixture
+def process_group():
+    """Of this process alone: enough for what DistributedDataParallel checks."""
+    store = torch.distributed.HashStore()
+    torch.distributed.init_process_group('gloo', store=store, rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+def train_distributed(model, packed):
+    """Two steps, the first without a box. The second fails where a parameter got no gradient."""
+    wrapped = MMDistributedDataParallel(model.train(), broadcast_buffers=False)
+    optimizer = OptimWrapper(torch.optim.SGD(model.parameters(), lr=1e-9))
+    for boxes in (0, 3):
+        losses = wrapped.train_step(packed((64, 64), (64, 64), boxes=boxes), optimizer)
+        assert torch.isfinite(losses['loss'])
+
+
+@pytest.mark.parametrize('detector', ['retinanet', 'faster-rcnn'])
+@pytest.mark.parametrize('method', ['msgc', 'dgc', 'flgc', 'sgc'])
+def test_every_parameter_takes_part_in_every_step(
+    process_group, tiny_detector, packed, detector, method
+):
+    train_distributed(tiny_detector(detector, method), packed)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('norm_eval', [True, False])
+@pytest.mark.parametrize('frozen_stages', [-1, 2])
+@pytest.mark.parametrize('host', ['r18', 'mbv2'])
+@pytest.mark.parametrize('detector', ['retinanet', 'faster-rcnn'])
+@pytest.mark.parametrize('method', ['msgc', 'msgc, attention', 'dgc', 'flgc', 'sgc'])
+def test_every_parameter_takes_part_whatever_is_frozen(
+    process_group, tiny_detector, packed, method, detector, host, frozen_stages, norm_eval
+):
+    method, _, attention = method.partition(', ')
+    backbone = dict(attention=True) if attention else {}
+    backbone.update(frozen_stages=frozen_stages, norm_eval=norm_eval)
+    train_distributed(tiny_detector(detector, method, host, **backbone), packed)
+
+
+@pytest.mark.parametrize('method', ['msgc', 'dgc'])
+def test_synchronised_norms_are_those_of_the_gates_too(tiny_detector, method):
+    model = tiny_detector('faster-rcnn', method)
+    norms = [name for name, m in model.named_modules() if isinstance(m, torch.nn.BatchNorm2d)]
+    own = dict(msgc='maskgen1.conv.1', dgc='conv1.norm')[method]
+    assert any(name.endswith(own) for name in norms)
+    model = convert_sync_batchnorm(model, 'torch')
+    for name in norms:
+        assert type(model.get_submodule(name)) is torch.nn.SyncBatchNorm, name
+
+
+def test_synchronised_norms_compute_and_count_the_same(tiny_detector):
+    """In evaluation; PyTorch's refuse to learn on CPUs."""
+    backbone = tiny_detector('retinanet', 'msgc').backbone.eval()
+    image = torch.randn(1, 3, 64, 64)
+    with torch.no_grad(), MacMeter(backbone) as meter:
+        expected = backbone(image)
+        ratio = meter.take().ratio
+    backbone = convert_sync_batchnorm(backbone, 'torch')
+    with torch.no_grad(), MacMeter(backbone) as meter:
+        found = backbone(image)
+        assert meter.take().ratio == ratio
+    for one, other, fast in zip(expected, found, compact(backbone)(image), strict=True):
+        torch.testing.assert_close(other, one)
+        torch.testing.assert_close(fast, one, rtol=1e-4, atol=1e-4)
