@@ -192,7 +192,7 @@ def test_synchronised_norms_compute_and_count_the_same(tiny_detector):
     with torch.no_grad(), MacMeter(backbone) as meter:
         expected = backbone(image)
         ratio = meter.take().ratio
-    backbone = convert_sync_batchnorm(backbone, 'torch')
+    backbone = convert_sync_batchnorm(backbone, 'torch').eval()
     with torch.no_grad(), MacMeter(backbone) as meter:
         found = backbone(image)
         assert meter.take().ratio == ratio
