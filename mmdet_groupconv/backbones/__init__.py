@@ -1,6 +1,8 @@
 """MMDetection's backbones with grouped blocks."""
 
 from .conv_methods import (
+    ConvMethodMobileNetV2,
+    ConvMethodResNet,
     DGCMobileNetV2,
     DGCResNet,
     FixedGroupResNet,
@@ -14,6 +16,8 @@ from .msgc_mobilenet_v2 import MSGCMobileNetV2
 from .msgc_resnet import MSGCResNet
 
 __all__ = [
+    'ConvMethodMobileNetV2',
+    'ConvMethodResNet',
     'DGCMobileNetV2',
     'DGCResNet',
     'FLGCMobileNetV2',

@@ -12,11 +12,15 @@ from .grouped_mobilenet_v2 import GroupedMobileNetV2
 from .grouped_resnet import GroupedResNet
 
 
-class _ConvMethodResNet(GroupedResNet):
+class ConvMethodResNet(GroupedResNet):
+    """Base of ResNets whose method is a layer: ``method = dict(grouped=dict(type=LAYER, ...))``."""
+
     blocks = (GroupedBasicBlock, GroupedBottleneck)
 
 
-class _ConvMethodMobileNetV2(GroupedMobileNetV2):
+class ConvMethodMobileNetV2(GroupedMobileNetV2):
+    """The same of MobileNetV2s."""
+
     block = GroupedInvertedResidual
 
     def __init__(self, method: dict, **kwargs) -> None:
@@ -24,7 +28,7 @@ class _ConvMethodMobileNetV2(GroupedMobileNetV2):
 
 
 @MODELS.register_module()
-class DGCResNet(_ConvMethodResNet):
+class DGCResNet(ConvMethodResNet):
     """Dynamic group convolution (arXiv 2007.04242) in the blocks, shortcut convolutions included.
 
     heads, gate_factor, squeeze_rate: see :class:`~mmdet_groupconv.layers.DGCConv2d`.
@@ -42,7 +46,7 @@ class DGCResNet(_ConvMethodResNet):
 
 
 @MODELS.register_module()
-class FixedGroupResNet(_ConvMethodResNet):
+class FixedGroupResNet(ConvMethodResNet):
     """Plain group convolution in the blocks, for comparison; shortcuts stay dense.
 
     groups: a convolution with fewer channels stays dense too.
@@ -53,7 +57,7 @@ class FixedGroupResNet(_ConvMethodResNet):
 
 
 @MODELS.register_module()
-class FLGCResNet(_ConvMethodResNet):
+class FLGCResNet(ConvMethodResNet):
     """Fully learnable group convolution (arXiv 1904.00346) in the blocks; shortcuts stay dense.
 
     groups: 1 ... the narrowest convolution's channels.
@@ -64,7 +68,7 @@ class FLGCResNet(_ConvMethodResNet):
 
 
 @MODELS.register_module()
-class SGCResNet(_ConvMethodResNet):
+class SGCResNet(ConvMethodResNet):
     """Self-grouping convolution (SG-CNN, 2020) in the blocks; shortcuts stay dense, as published.
 
     groups: clusters of filters that a pruning step forms.
@@ -75,7 +79,7 @@ class SGCResNet(_ConvMethodResNet):
 
 
 @MODELS.register_module()
-class DGCMobileNetV2(_ConvMethodMobileNetV2):
+class DGCMobileNetV2(ConvMethodMobileNetV2):
     """Dynamic group convolution (arXiv 2007.04242) in the 1x1 convolutions.
 
     heads, gate_factor, squeeze_rate: see :class:`~mmdet_groupconv.layers.DGCConv2d`.
@@ -88,7 +92,7 @@ class DGCMobileNetV2(_ConvMethodMobileNetV2):
 
 
 @MODELS.register_module()
-class FLGCMobileNetV2(_ConvMethodMobileNetV2):
+class FLGCMobileNetV2(ConvMethodMobileNetV2):
     """Fully learnable group convolution (arXiv 1904.00346) in the 1x1 convolutions.
 
     groups: 1 ... the narrowest convolution's channels.
@@ -99,7 +103,7 @@ class FLGCMobileNetV2(_ConvMethodMobileNetV2):
 
 
 @MODELS.register_module()
-class SGCMobileNetV2(_ConvMethodMobileNetV2):
+class SGCMobileNetV2(ConvMethodMobileNetV2):
     """Self-grouping convolution (SG-CNN, 2020) in the 1x1 convolutions.
 
     groups: clusters of filters that a pruning step forms.
