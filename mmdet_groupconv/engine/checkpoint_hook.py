@@ -7,9 +7,12 @@ from pathlib import Path
 from mmengine.dist import is_main_process
 from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
+from mmengine.runner import EpochBasedTrainLoop
 
 from ..checkpoints import remove_leftovers
 from .whole_files import BACKEND, WholeFiles
+
+_VALIDATED = 'validated_step'  # in the message hub, which checkpoints hold
 
 
 @HOOKS.register_module()
@@ -24,8 +27,9 @@ class WholeCheckpointHook(CheckpointHook):
 
     A run resumed from the end of an epoch equals an uninterrupted one to the last digit, on one
     machine and as far as its operations are deterministic, where data workers start anew with each
-    epoch or there are none (see :class:`EpochSeedHook`). It does not repeat a validation in which
-    it was killed. From a checkpoint within an epoch (``by_epoch=False``) weights, optimizer,
+    epoch or there are none (see :class:`EpochSeedHook`). The epoch's validation belongs to it: the
+    checkpoint is written again when that is done, and a run that was killed before begins with it.
+    From a checkpoint within an epoch (``by_epoch=False``) weights, optimizer,
     schedules and counts are exact, but random numbers aren't those that the run would have drawn.
     ``IterBasedTrainLoop`` goes on with the next batch; ``EpochBasedTrainLoop`` begins the epoch
     again while its iterations count on, so save by epoch there.
@@ -34,7 +38,7 @@ class WholeCheckpointHook(CheckpointHook):
     """
 
     def before_train(self, runner) -> None:
-        """Choose the backend; clear away what a killed run was writing."""
+        """Choose the backend; clear away and make up for what a killed run had begun."""
         where = str(self.out_dir or runner.work_dir)
         chosen = self.backend_args is not None or self.file_client_args is not None
         if not chosen and '://' not in where:
@@ -44,6 +48,27 @@ class WholeCheckpointHook(CheckpointHook):
             remove_leftovers(runner.work_dir, 'last_checkpoint')
             if '://' not in str(self.out_dir):
                 remove_leftovers(self.out_dir, f'*{Path(self.filename_tmpl).suffix}')
+        if self._misses_validation(runner):
+            runner.val_loop.run()
+
+    def after_val_epoch(self, runner, metrics: dict) -> None:
+        """Save the best checkpoint, then the latest again, with what the validation found."""
+        last, self.last_ckpt = self.last_ckpt, None  # which the parent does for a best one alone
+        super().after_val_epoch(runner, metrics)
+        self.last_ckpt = last
+        step = runner.epoch if self.by_epoch else runner.iter
+        if last is not None and last == self._path(step):
+            runner.message_hub.update_info(_VALIDATED, step)
+            meta = dict(epoch=runner.epoch, iter=runner.iter)
+            self._save_checkpoint_with_step(runner, step, meta)
+
+    def _misses_validation(self, runner) -> bool:
+        loop, epoch = runner.train_loop, runner.epoch
+        if not (self.by_epoch and isinstance(loop, EpochBasedTrainLoop) and runner.val_loop):
+            return False
+        due = epoch % loop.val_interval == 0 or epoch == loop.max_epochs
+        done = runner.message_hub.get_info(_VALIDATED, 0)
+        return epoch > 0 and epoch >= loop.val_begin and due and done != epoch
 
     def _save_checkpoint_with_step(self, runner, step: int, meta: dict) -> None:
         outdated: list[int] = []

@@ -104,7 +104,7 @@ def tiny_detector_cfg(tmp_path):
         cfg.custom_hooks = [hook]
         cfg.default_hooks.logger.interval = 1
         cfg.default_hooks.checkpoint = dict(
-            type='CheckpointHook', interval=1, max_keep_ckpts=1, save_best='coco/bbox_mAP'
+            type='CheckpointHook', interval=1, max_keep_ckpts=1, save_best='mac_ratio', rule='less'
         )
         cfg.randomness = dict(seed=0)
         return cfg

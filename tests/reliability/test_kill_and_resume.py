@@ -1,0 +1,136 @@
+"""Trainings of detectors that are killed, resumed, and equal to ones that were not."""
+
+import json
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from mmdet_groupconv.checkpoints import latest_checkpoint
+
+METHODS = 'msgc', 'dgc', 'flgc', 'sgc'
+
+
+def content(path):
+    """What a checkpoint holds, MMEngine's own objects included: the file is ours."""
+    return torch.load(path, weights_only=False)
+
+
+def tensors(tree, name=''):
+    """The tensors of nested containers by name, numbers among them."""
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree)
+    for key, value in items:
+        if isinstance(value, dict | list | tuple):
+            yield from tensors(value, f'{name}.{key}')
+        elif isinstance(value, torch.Tensor | int | float):
+            yield f'{name}.{key}', torch.as_tensor(value)
+
+
+def state(checkpoint):
+    """Weights, gates' schedules and masks among them, momenta, learning rates, counts, score."""
+    parts = {key: checkpoint[key] for key in ('state_dict', 'optimizer', 'param_schedulers')}
+    info = checkpoint['message_hub']['runtime_info']
+    parts['info'] = {key: info[key] for key in ('epoch', 'iter', 'max_iters', 'best_score')}
+    parts['meta'] = {key: checkpoint['meta'][key] for key in ('epoch', 'iter', 'seed')}
+    return dict(tensors(parts))
+
+
+def history(checkpoint):
+    """All that the run logged, times and memory aside."""
+    logged = checkpoint['message_hub']['log_scalars']
+    return {
+        key: [float(v) for v in log.data[0]]
+        for key, log in logged.items()
+        if 'time' not in key and 'memory' not in key
+    }
+
+
+def lines(work_dir):
+    """The lines of each ``scalars.json`` of a run, one a start, times and memory aside."""
+    files = sorted(Path(work_dir).glob('*/vis_data/scalars.json'))
+    return [
+        [
+            {key: v for key, v in json.loads(line).items() if 'time' not in key and key != 'memory'}
+            for line in file.read_text().splitlines()
+        ]
+        for file in files
+    ]
+
+
+def differing(one, other):
+    assert one.keys() == other.keys()
+    return [name for name in one if not torch.equal(one[name], other[name])]
+
+
+def assert_equal_runs(one, other):
+    """Of two work dirs whose runs ended after epoch 3."""
+    one, other = content(one / 'epoch_3.pth'), content(other / 'epoch_3.pth')
+    assert differing(state(one), state(other)) == []
+    assert history(one) == history(other)
+
+
+KILLED = (
+    dict(work_dir='killed', killed_at=6),
+    dict(work_dir='killed', resume=True, cut_after=4),
+    dict(work_dir='killed', resume=True, killed_at=7),
+    dict(work_dir='killed', resume=True),
+)
+
+
+@pytest.mark.parametrize(
+    'method', ['msgc', *(pytest.param(m, marks=pytest.mark.slow) for m in METHODS[1:])]
+)
+def test_a_run_that_was_killed_three_times(tiny_detector_cfg, train_in_processes, tmp_path, method):
+    cfg = tiny_detector_cfg(method)
+    whole, first, second, third, last = train_in_processes(cfg, dict(work_dir='whole'), *KILLED)
+    kept = {'epoch_1.pth', 'best_mac_ratio_epoch_1.pth', 'last_checkpoint', 'config.py'}
+    assert whole['status'] == 0
+    # In epoch 2.
+    assert first['status'] == -signal.SIGKILL
+    assert first['files'].keys() == kept
+    # While the checkpoint of epoch 2 was written, after epoch 2 had begun again.
+    assert second['status'] == -signal.SIGXFSZ
+    (half,) = second['files'].keys() - kept
+    assert half.startswith('.epoch_2.pth.')
+    assert second['files'][half] == second['files']['epoch_1.pth'] // 2
+    # In epoch 3.
+    assert third['status'] == -signal.SIGKILL
+    assert 'epoch_2.pth' in third['files']
+    assert half not in third['files']
+    assert last['status'] == 0
+    assert last['files'].keys() == whole['files'].keys()
+    assert (tmp_path / 'killed/last_checkpoint').read_text() == str(tmp_path / 'killed/epoch_3.pth')
+    assert_equal_runs(tmp_path / 'whole', tmp_path / 'killed')
+    (expected,) = lines(tmp_path / 'whole')
+    assert [line['step'] for line in expected] == [1, 2, 3, 4, 1, 5, 6, 7, 8, 2, 9, 10, 11, 12, 3]
+    begun, again, further, done = lines(tmp_path / 'killed')
+    assert begun == expected[:6]
+    assert again == expected[5:9]
+    assert further == expected[5:12]
+    assert done == expected[10:]
+
+
+@pytest.mark.slow
+def test_wherever_saving_is_killed_a_whole_checkpoint_is_there(
+    tiny_detector_cfg, train_in_processes, train_detector, tmp_path
+):
+    cfg = tiny_detector_cfg('dgc')  # whose ratio falls, so that the second epoch is the best
+    cfg.train_dataloader.dataset.num_images = 2
+    cfg.train_cfg.max_epochs = 2
+    begun = Path(train_detector(cfg, train_cfg=dict(cfg.train_cfg, max_epochs=1)).work_dir)
+    runs = [dict(work_dir=f'run{n}', resume=True, killed_before=n) for n in range(20)]
+    for run in runs:
+        shutil.copytree(begun, tmp_path / run['work_dir'])
+    statuses = [run['status'] for run in train_in_processes(cfg, *runs)]
+    assert statuses == [*[-signal.SIGKILL] * 17, *[0] * 3]  # after so many operations it is done
+    found = []
+    for run in runs:
+        path, damaged = latest_checkpoint(tmp_path / run['work_dir'])
+        assert damaged == []
+        found.append(content(path)['meta']['epoch'])
+        for best in (tmp_path / run['work_dir']).glob('best*.pth'):
+            content(best)
+    assert found == sorted(found)
+    assert set(found) == {1, 2}
