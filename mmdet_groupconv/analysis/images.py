@@ -1,5 +1,6 @@
 """MACs for the gates of real images."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from mmcv.transforms import Compose
@@ -13,20 +14,34 @@ from .macs import MacReport, count_macs, mean_report
 SUFFIXES = '.jpg', '.jpeg', '.png', '.bmp', '.webp'
 
 
-def count_macs_of_images(model: nn.Module, cfg: Config, folder: str) -> MacReport:
-    """The mean report over the images in and below a folder, each at its size in the test pipeline.
+def image_paths(folder: str) -> list[Path]:
+    """The images in and below a folder, in order.
 
     Raises FileNotFoundError where the folder holds no image.
     """
     paths = sorted(p for p in Path(folder).rglob('*') if p.suffix.lower() in SUFFIXES)
     if not paths:
         raise FileNotFoundError(f'{folder} holds no image, expected files in {", ".join(SUFFIXES)}')
+    return paths
+
+
+def image_batches(cfg: Config, paths: list[Path]) -> Iterator[dict]:
+    """A batch an image, loaded as the config's test pipeline does it, without annotations."""
     steps = [step for step in get_test_pipeline_cfg(cfg) if 'LoadAnnotations' not in step['type']]
     pipeline = Compose(steps)
-    reports = []
-    for path in track(paths, 'counting'):
+    for path in paths:
         packed = pipeline(dict(img_path=str(path), img_id=0))
-        batch = dict(inputs=[packed['inputs']], data_samples=[packed['data_samples']])
+        yield dict(inputs=[packed['inputs']], data_samples=[packed['data_samples']])
+
+
+def count_macs_of_images(model: nn.Module, cfg: Config, folder: str) -> MacReport:
+    """The mean report over the images in and below a folder, each at its size in the test pipeline.
+
+    Raises FileNotFoundError where the folder holds no image.
+    """
+    paths = image_paths(folder)
+    reports = []
+    for batch in track(image_batches(cfg, paths), 'counting', total=len(paths)):
         images = model.data_preprocessor(batch, training=False)['inputs']
         reports.append(count_macs(model, tuple(images.shape[-2:]), images))
     return mean_report(reports)

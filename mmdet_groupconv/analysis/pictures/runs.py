@@ -1,0 +1,140 @@
+"""What runs logged, side by side."""
+
+import json
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from .style import CYCLE, LIGHT, MEDIUM, SMALL, new_figure, tidy
+
+Curve = tuple[list[float], list[float]]
+ACCURACIES = 'coco/bbox_mAP', 'accuracy/top1'
+GATES = 'gates/'
+
+
+@dataclass
+class Run:
+    """What a run logged, as steps and values by name.
+
+    train: by iteration. val: by epoch, or by iteration where the run counts those alone. by_epoch:
+    which of the two.
+    """
+
+    name: str
+    train: dict[str, Curve] = field(default_factory=dict)
+    val: dict[str, Curve] = field(default_factory=dict)
+    by_epoch: bool = True
+
+    def accuracy(self) -> str | None:
+        """The name of the accuracy that was logged."""
+        return next((name for name in ACCURACIES if name in self.val), None)
+
+    def densities(self) -> dict[str, Curve]:
+        """Of each grouped layer, the mean over its heads."""
+        heads = defaultdict(list)
+        for name, curve in self.val.items():
+            if name.startswith(GATES):
+                heads[name.removeprefix(GATES).rpartition('/')[0]].append(curve)
+        return {
+            layer: (curves[0][0], np.mean([values for _, values in curves], axis=0).tolist())
+            for layer, curves in heads.items()
+        }
+
+
+def read_run(work_dir: str | Path) -> Run:
+    """Read ``vis_data/scalars.json`` of each time that a run was started, the earliest first.
+
+    What a later start logged takes the place of all from its first step on.
+
+    Raises FileNotFoundError where there is no such file, ValueError for a line that is no JSON.
+    """
+    files = sorted(Path(work_dir).glob('*/vis_data/scalars.json'))
+    if not files:
+        raise FileNotFoundError(f'{work_dir} has no */vis_data/scalars.json, expected a work dir')
+    kept: dict[bool, list[dict]] = {True: [], False: []}
+    for file in files:
+        records = _records(file)
+        for is_training, earlier in kept.items():
+            new = [record for record in records if ('loss' in record) == is_training]
+            first = min((record['step'] for record in new), default=float('inf'))
+            kept[is_training] = [r for r in earlier if r['step'] < first] + new
+    if not kept[True] and not kept[False]:
+        raise ValueError(f'{work_dir}: the run logged nothing yet')
+    by_epoch = any('epoch' in record for record in kept[True])
+    return Run(Path(work_dir).resolve().name, _curves(kept[True]), _curves(kept[False]), by_epoch)
+
+
+def plot_runs(runs: list[Run]) -> Figure:
+    """Loss, accuracy, MAC ratio (its target dashed) and gate density, a colour a run.
+
+    Panels that no run has anything for are left out.
+    """
+    accuracy = next((run.accuracy() for run in runs if run.accuracy()), '')
+    step = 'epoch' if all(run.by_epoch for run in runs) else 'epoch or iteration'
+    panels = [
+        ('loss', 'iteration', lambda run: [run.train.get('loss')]),
+        (accuracy, step, lambda run: [run.val.get(run.accuracy())]),
+        ('MAC ratio of the backbone in training; dashed: target', 'iteration', _ratios),
+        ('share of channels read, mean over layers', step, lambda run: [_mean_density(run)]),
+    ]
+    shown = [panel for panel in panels if any(any(panel[2](run)) for run in runs)]
+    figure = new_figure(9, 0.9 + 2.6 * -(-len(shown) // 2), 'Training')
+    grid = figure.subplots(-(-len(shown) // 2), min(len(shown), 2), squeeze=False).flat
+    for (title, x, curves_of), axes in zip(shown, grid, strict=False):
+        for run, colour in zip(runs, _colours(runs), strict=True):
+            _draw(axes, curves_of(run), colour)
+        tidy(axes, title, x=x)
+        axes.grid(color=LIGHT, linewidth=0.6)
+    for axes in list(grid):
+        axes.remove()
+    lines = [figure.axes[0].plot([], [], color=c, label=r.name)[0]
+             for r, c in zip(runs, _colours(runs), strict=True)]  # fmt: skip
+    figure.legend(
+        handles=lines, loc='outside lower center', ncols=min(len(runs), 5), fontsize=MEDIUM,
+        frameon=False,
+    )  # fmt: skip
+    return figure
+
+
+def _records(file: Path) -> list[dict]:
+    records = []
+    for number, line in enumerate(file.read_text().splitlines(), 1):
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise ValueError(f'{file}, line {number}: no JSON ({error.msg})') from error
+    return [record for record in records if 'step' in record]
+
+
+def _curves(records: list[dict]) -> dict[str, Curve]:
+    curves: dict[str, Curve] = defaultdict(lambda: ([], []))
+    for record in records:
+        for name, value in record.items():
+            if isinstance(value, int | float) and name != 'step':
+                curves[name][0].append(record['step'])
+                curves[name][1].append(value)
+    return dict(curves)
+
+
+def _colours(runs: list[Run]) -> list[str]:
+    return [CYCLE[number % len(CYCLE)] for number in range(len(runs))]
+
+
+def _ratios(run: Run) -> list[Curve | None]:
+    return [run.train.get('mac_ratio'), run.train.get('mac_target')]
+
+
+def _mean_density(run: Run) -> Curve | None:
+    curves = list(run.densities().values())
+    return (curves[0][0], np.mean([c[1] for c in curves], axis=0).tolist()) if curves else None
+
+
+def _draw(axes: Axes, curves: list[Curve | None], colour: str) -> None:
+    for curve, style in zip(curves, ('-', '--'), strict=False):
+        if curve:
+            marker = '.' if len(curve[0]) < SMALL * 3 else ''
+            axes.plot(*curve, style, color=colour, linewidth=1.2, marker=marker)

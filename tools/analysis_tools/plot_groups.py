@@ -1,0 +1,107 @@
+"""See what was grouped: which channels are read where, on which images, and what it costs."""
+
+import argparse
+import copy
+import itertools
+import json
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from mmengine.config import Config
+from mmengine.runner import Runner, load_state_dict
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from mmdet_groupconv.analysis.gates import GateRecorder, LayerGates
+from mmdet_groupconv.analysis.images import image_batches, image_paths
+from mmdet_groupconv.analysis.pictures import save
+from mmdet_groupconv.analysis.recording import record
+from mmdet_groupconv.checkpoints import check_fit, read_state_dict, whole_file
+from mmdet_groupconv.engine.errors import user_errors
+from mmdet_groupconv.engine.inputs import check_data
+from mmdet_groupconv.engine.launch import add_config_options, build_model, load_config
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_config_options(parser)
+    parser.add_argument('checkpoint', nargs='?', help='trained weights; else they are random')
+    parser.add_argument('--out', required=True, help='folder for the pictures and groups.json')
+    parser.add_argument('--images', help="folder of images; else the config's for validation")
+    parser.add_argument('--number', type=int, default=64, help='of images, at most')
+    parser.add_argument('--format', choices=('png', 'svg', 'pdf'), default='png')
+    return parser.parse_args(argv)
+
+
+def check_arguments(args: argparse.Namespace) -> None:
+    if args.number < 1:
+        raise ValueError(f'--number {args.number}: expected 1 or more')
+    out = Path(args.out)
+    if out.exists() and not out.is_dir():
+        raise ValueError(f'--out {out} is a file, expected a folder')
+    existing = next(folder for folder in (out, *out.absolute().parents) if folder.is_dir())
+    if not os.access(existing, os.W_OK):
+        raise ValueError(f'--out {out}: folder {existing} is not writable')
+
+
+def batches_of(cfg: Config, args: argparse.Namespace) -> Iterator[dict]:
+    """Of one image each."""
+    loader = copy.deepcopy(cfg.val_dataloader)
+    if args.images and loader.dataset.type != 'ImageFolder':
+        yield from image_batches(cfg, image_paths(args.images)[: args.number])
+        return
+    if args.images:
+        loader.dataset.data_root = args.images
+    loader.update(batch_size=1, num_workers=0, persistent_workers=False)
+    yield from itertools.islice(Runner.build_dataloader(loader, seed=0), args.number)
+
+
+def print_layers(layers: list[LayerGates], title: str) -> None:
+    """A row a layer: how much of it is read, on all, some and no images."""
+    console = Console(width=None if Console().is_terminal else 120)
+    table = Table('layer', 'method', title=title, title_justify='left')
+    for column in ('groups', 'channels', 'filters', 'read', 'always', 'sometimes', 'never'):
+        table.add_column(column, justify='right')
+    for layer in layers:
+        _, groups, channels = layer.read.shape
+        shares = layer.amount().mean(), *layer.variation()
+        sizes = (str(size) for size in (groups, channels, len(layer.assign)))
+        table.add_row(layer.name, layer.method, *sizes, *(f'{share:.3f}' for share in shares))
+    console.print(table)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_args(argv)
+    with user_errors():
+        check_arguments(args)
+        cfg = load_config(args)
+        model = build_model(cfg)
+        GateRecorder(model)  # refuses a model without grouped layers
+        if args.checkpoint:
+            state = read_state_dict(args.checkpoint)
+            check_fit(model, state, args.checkpoint)
+            load_state_dict(model, state, strict=True)
+        if args.images:
+            image_paths(args.images)
+        else:
+            check_data(cfg, ('val',))
+        batches = track(batches_of(cfg, args), 'recording', total=args.number)
+        recording = record(model, batches)
+    weights = args.checkpoint or 'random weights'
+    print_layers(recording.layers, f'{weights}, {len(recording.images)} images')
+    out = Path(args.out)
+    with user_errors():
+        out.mkdir(parents=True, exist_ok=True)
+        for name, figure in recording.figures().items():
+            save(figure, out / f'{name}.{args.format}')
+            print(out / f'{name}.{args.format}')
+        with whole_file(out / 'groups.json') as file:
+            file.write_text(json.dumps(recording.to_dict()) + '\n')
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
