@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,54 @@ from mmdet_groupconv.layers import MacMeter
 
 PROJECT = Path(__file__).resolve().parents[2]
 RANKS = Path(__file__).with_name('ranks.py')
+DEMO = PROJECT / 'configs/demo/retinanet_msgc-r18_scenes.py'
+HOOKS = """
+import hashlib
+import json
+import os
+import signal
+import time
+from mmengine import dist
+from mmengine.hooks import Hook
+from mmengine.registry import HOOKS
+
+
+@HOOKS.register_module()
+class RankReport(Hook):
+    priority = 'VERY_LOW'
+
+    def __init__(self, folder):
+        self.folder, self.losses = folder, []
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        self.losses.append(float(outputs['loss']))
+
+    def after_train(self, runner):
+        state = runner.model.module.state_dict()
+        scheduled = {k: v for k, v in state.items() if k.endswith(('.inactive', '.mask'))}
+        parameters = [p.detach() for p in runner.model.parameters()]
+        report = dict(
+            losses=self.losses,
+            scheduled={key: value.tolist() for key, value in scheduled.items()},
+            digest=hashlib.sha1(b''.join(p.numpy().tobytes() for p in parameters)).hexdigest(),
+        )
+        with open(f'{self.folder}/rank{dist.get_rank()}.json', 'w') as file:
+            json.dump(report, file)
+
+
+@HOOKS.register_module()
+class Die(Hook):
+    def __init__(self, folder, how):
+        self.folder, self.how = folder, how
+
+    def after_train_iter(self, runner, batch_idx, data_batch=None, outputs=None):
+        if dist.get_rank() == 1 and batch_idx == 1:
+            with open(f'{self.folder}/died', 'w') as file:
+                file.write(str(time.time()))
+            if self.how == 'kill':
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise RuntimeError('the disk of the second process is on fire')
+"""
 METHODS = {
     'msgc': (dict(type='MSGCResNet'), dict(type='MACBudgetHook', target=0.4)),
     'msgc, attention': (
@@ -69,14 +118,14 @@ def run(arguments, **environment):
         arguments,
         capture_output=True,
         text=True,
-        env=dict(
-            os.environ,
-            PYTHONPATH=str(PROJECT),
-            PATH=f'{Path(sys.executable).parent}:{os.environ["PATH"]}',
-            PORT=port,
-            OMP_NUM_THREADS='1',
+        env={
+            **os.environ,
+            'PYTHONPATH': str(PROJECT),
+            'PATH': f'{Path(sys.executable).parent}:{os.environ["PATH"]}',
+            'PORT': port,
+            'OMP_NUM_THREADS': '1',
             **environment,
-        ),
+        },
     )
 
 
@@ -151,12 +200,9 @@ def train_distributed(model, packed):
         assert torch.isfinite(losses['loss'])
 
 
-@pytest.mark.parametrize('detector', ['retinanet', 'faster-rcnn'])
 @pytest.mark.parametrize('method', ['msgc', 'dgc', 'flgc', 'sgc'])
-def test_every_parameter_takes_part_in_every_step(
-    process_group, tiny_detector, packed, detector, method
-):
-    train_distributed(tiny_detector(detector, method), packed)
+def test_every_parameter_takes_part_in_every_step(process_group, tiny_detector, packed, method):
+    train_distributed(tiny_detector('faster-rcnn', method), packed)
 
 
 @pytest.mark.slow
@@ -199,3 +245,71 @@ def test_synchronised_norms_compute_and_count_the_same(tiny_detector):
     for one, other, fast in zip(expected, found, compact(backbone)(image), strict=True):
         torch.testing.assert_close(other, one)
         torch.testing.assert_close(fast, one, rtol=1e-4, atol=1e-4)
+
+
+def dist_train(folder, processes, method, hooks):
+    """tools/dist_train.sh on the demo's config made tiny: three steps of each process."""
+    (folder / 'rank_hooks.py').write_text(HOOKS)
+    config = folder / 'config.py'
+    loaders = ''.join(
+        f'{name}_dataloader = dict(batch_size=2, num_workers=0, persistent_workers=False, '
+        f"dataset=dict(num_images={images}, image_size=64, data_root='{folder}'))\n"
+        for name, images in (('train', 6 * processes), ('val', processes + 1))
+    )
+    config.write_text(
+        f"_base_ = '{DEMO}'\n"
+        f"model = dict(backbone=dict(type='{method}ResNet', base_channels=8),"
+        ' neck=dict(in_channels=[8, 16, 32, 64]))\n'
+        "custom_imports = dict(imports=['mmdet_groupconv', 'rank_hooks'])\n"
+        f'custom_hooks = {hooks!r}\n'
+        'randomness = dict(seed=0, diff_rank_seed=True)\n'
+        f'train_cfg = dict(max_epochs=1, val_interval=1)\n{loaders}'
+        f"val_evaluator = dict(ann_file='{folder}/annotations/val.json')\n"
+    )
+    script = str(PROJECT / 'tools/dist_train.sh')
+    return run(
+        ['bash', script, str(config), str(processes), f'--work-dir={folder / "work_dir"}'],
+        PYTHONPATH=f'{PROJECT}:{folder}',
+    )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('processes', [2, 4])
+@pytest.mark.parametrize(
+    ('method', 'hook'),
+    [
+        ('MSGC', dict(type='MACBudgetHook', weight=30.0)),
+        ('DGC', dict(type='DGCScheduleHook')),
+        ('FLGC', dict(type='MACRatioHook')),
+        ('SGC', dict(type='SelfGroupingHook', steps={0: 50})),
+    ],
+)
+def test_processes_with_images_of_their_own_stay_alike(tmp_path, method, hook, processes):
+    report = dict(type='RankReport', folder=str(tmp_path))
+    done = dist_train(tmp_path, processes, method, [hook, report])
+    assert done.returncode == 0, done.stderr[-3000:]
+    reports = [json.loads((tmp_path / f'rank{n}.json').read_text()) for n in range(processes)]
+    assert len({tuple(report['losses']) for report in reports}) == processes
+    assert all(len(report['losses']) == 3 for report in reports)
+    for report in reports[1:]:
+        assert report['digest'] == reports[0]['digest']
+        assert report['scheduled'] == reports[0]['scheduled']
+    states = list(reports[0]['scheduled'].values())
+    if method == 'DGC':
+        assert max(states) > 0  # channels dropped
+    elif method == 'SGC':
+        assert 0 in states[0][0]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ('how', 'shown'),
+    [('raise', 'the disk of the second process is on fire'), ('kill', 'SIGKILL')],
+)
+def test_a_process_that_dies_ends_the_others_and_says_why(tmp_path, how, shown):
+    hook = dict(type='Die', folder=str(tmp_path), how=how)
+    done = dist_train(tmp_path, 2, 'MSGC', [dict(type='MACBudgetHook'), hook])
+    assert time.time() - float((tmp_path / 'died').read_text()) < 60
+    assert done.returncode != 0
+    assert shown in done.stderr
+    assert not list((tmp_path / 'work_dir').glob('*.pth'))
