@@ -4,20 +4,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+from matplotlib.figure import Figure
 from torch import nn
 
 from .gates import GateRecorder, LayerGates, amounts
 from .macs import MacReport, count_macs, mean_report
-from .pictures import (
-    plot_clusters,
-    plot_connectivity,
-    plot_density,
-    plot_extreme_images,
-    plot_group_sizes,
-    plot_macs,
-    plot_variation,
-    thumbnails,
-)
+from .pictures import plot_gates, plot_macs, thumbnails
 
 
 @dataclass
@@ -28,26 +20,9 @@ class Recording:
     report: MacReport
     images: list[np.ndarray]
 
-    def figures(self) -> dict:
-        """The pictures that fit what was found, matplotlib's figures by name."""
-        found = dict(
-            density=plot_density(self.layers),
-            connectivity=plot_connectivity(self.layers),
-            macs=plot_macs(self.report),
-        )
-        dynamic = [layer for layer in self.layers if not layer.static]
-        if dynamic:
-            found['variation'] = plot_variation(dynamic)
-        shares = amounts(self.layers)
-        if len(shares):
-            found['images'] = plot_extreme_images(shares, self.images)
-        partitions = [layer for layer in self.layers if layer.is_partition]
-        if partitions:
-            found['group_sizes'] = plot_group_sizes(partitions)
-        clusters = [layer for layer in self.layers if layer.static and not layer.is_partition]
-        if clusters:
-            found['clusters'] = plot_clusters(clusters)
-        return found
+    def figures(self) -> dict[str, Figure]:
+        """The pictures that fit what was found, by name."""
+        return plot_gates(self.layers, self.images) | dict(macs=plot_macs(self.report))
 
     def to_dict(self) -> dict:
         """The figures behind the pictures, for JSON."""

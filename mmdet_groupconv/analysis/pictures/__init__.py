@@ -2,6 +2,7 @@
 
 from .connectivity import plot_clusters, plot_connectivity
 from .density import plot_density, plot_density_history
+from .fitting import plot_gates
 from .group_sizes import plot_group_sizes
 from .macs import plot_macs
 from .runs import Run, plot_runs, read_run
@@ -17,6 +18,7 @@ __all__ = [
     'plot_density',
     'plot_density_history',
     'plot_extreme_images',
+    'plot_gates',
     'plot_group_sizes',
     'plot_macs',
     'plot_runs',

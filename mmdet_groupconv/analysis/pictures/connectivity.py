@@ -40,7 +40,7 @@ def plot_connectivity(
         image = _show(axes, matrix)
         count, width = matrix.shape
         _name(axes, layer, f'{count} groups x {width}')
-    _colour_bar(figure, image, 'share of images that read the channel')
+    _colour_bar(figure, image, 'share of images (and of levels, in towers) that read the channel')
     return figure
 
 

@@ -2,6 +2,7 @@
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..gates import LayerGates
@@ -15,6 +16,7 @@ from .style import (
     new_figure,
     rows_height,
     stages,
+    text_colour,
     tidy,
 )
 
@@ -85,10 +87,10 @@ def plot_density_history(
     return figure
 
 
-def _write(axes, values: np.ndarray) -> None:
+def _write(axes: Axes, values: np.ndarray) -> None:
     for (row, column), value in np.ndenumerate(values):
         if not np.isnan(value):
-            colour = 'black' if value > 0.6 else 'white'
+            colour = text_colour(mpl.colormaps[SHARES](value))
             axes.text(
                 column, row, f'{value:.2f}', ha='center', va='center', fontsize=6, color=colour
             )

@@ -5,7 +5,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ..gates import LayerGates
-from .style import CYCLE, MEDIUM, RED, SMALL, layer_rows, new_figure, rows_height, tidy
+from .style import CYCLE, MEDIUM, RED, SMALL, layer_rows, new_figure, rows_height, text_colour, tidy
 
 
 def plot_group_sizes(
@@ -25,11 +25,11 @@ def plot_group_sizes(
             shares = sizes / sum(sizes)
             left = np.concatenate([[0], np.cumsum(shares)[:-1]])
             axes.barh(row, shares, left=left, height=0.8, color=list(colours[: len(sizes)]))
-            for share, start, size in zip(shares, left, sizes, strict=True):
+            for colour, share, start, size in zip(colours, shares, left, sizes, strict=False):
                 if share > 0.07:
                     axes.text(
                         start + share / 2, row, f'{size:.0f}', ha='center', va='center',
-                        fontsize=SMALL - 1, color='white',
+                        fontsize=SMALL - 1, color=text_colour(colour),
                     )  # fmt: skip
             empty = ', '.join(str(group) for group, size in enumerate(sizes) if not size)
             if empty:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.colors import to_rgb as to_rgb_shares
 from matplotlib.figure import Figure
 
 from ...checkpoints import whole_file
@@ -53,6 +54,12 @@ def stages(names: list[str]) -> Iterator[tuple[str, list[str]]]:
     """Layers' names by stage, in their order."""
     for stage, members in groupby(names, key=stage_of):
         yield stage, list(members)
+
+
+def text_colour(background: tuple | str) -> str:
+    """Black or white, whichever can be read there."""
+    red, green, blue = to_rgb_shares(background)
+    return 'black' if 0.299 * red + 0.587 * green + 0.114 * blue > 0.55 else 'white'
 
 
 def layer_rows(axes: Axes, names: list[str]) -> None:

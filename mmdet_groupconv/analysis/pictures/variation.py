@@ -29,6 +29,11 @@ def plot_variation(
     return figure
 
 
+def images_differ(shares: np.ndarray) -> bool:
+    """Whether some images read clearly more than others; with DGC all read as much."""
+    return len(shares) > 1 and float(np.ptp(shares)) > 0.001
+
+
 def plot_extreme_images(
     shares: np.ndarray, images: list[np.ndarray], number: int = 6,
     title: str = 'Images that read least and most',
