@@ -9,9 +9,9 @@ from pathlib import Path
 def latest_checkpoint(folder: str | os.PathLike) -> tuple[str | None, list[str]]:
     """The newest whole checkpoint of a run's folder, and the damaged files passed over for it.
 
-    That is what ``last_checkpoint`` names, also where the folder has moved since, else the newest
-    ``epoch_*.pth`` or ``iter_*.pth``. None where there is no whole one. A file on another storage
-    (``s3://...``) is taken as it is.
+    That is what ``last_checkpoint`` names (in `folder` itself where that was moved or copied), else
+    the newest ``epoch_*.pth`` or ``iter_*.pth``. None where there is no whole one. A file on
+    another storage (``s3://...``) is taken as it is.
     """
     damaged = []
     for path in _candidates(Path(folder)):
@@ -27,7 +27,7 @@ def _candidates(folder: Path) -> list[str]:
     if '://' in named:
         return [named]
     here = [path for kind in ('epoch', 'iter') for path in folder.glob(f'{kind}_*.pth')]
-    paths = [named, str(folder / Path(named).name), *map(str, sorted(here, key=_age))]
+    paths = [str(folder / Path(named).name), named, *map(str, sorted(here, key=_age))]
     return [path for path in dict.fromkeys(paths) if os.path.isfile(path)]
 
 

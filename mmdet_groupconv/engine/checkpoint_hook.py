@@ -106,9 +106,10 @@ class WholeCheckpointHook(CheckpointHook):
         super()._save_best_checkpoint(runner, metrics)
         new = self._best
         self._best = {name: new[name] or former[name] for name in former}
-        for path in former.values():
-            if path and path not in self._best.values():
-                self._remove(path)
+        kept = {osp.basename(path) for path in self._best.values() if path}
+        for name in {osp.basename(path) for path in former.values() if path} - kept:
+            # In this folder: a copy of a run's folder leaves the original alone.
+            self._remove(self.file_backend.join_path(self.out_dir, name))
 
     @property
     def _best(self) -> dict[str, str | None]:

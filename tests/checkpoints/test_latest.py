@@ -69,11 +69,22 @@ def test_of_files_as_old_the_higher_number_counts(tmp_path, save):
     assert latest_checkpoint(tmp_path) == (last, [])
 
 
-def test_a_folder_may_have_moved(tmp_path, save):
+@pytest.mark.parametrize('copied', [False, True])
+def test_a_folder_may_have_moved(tmp_path, save, copied):
     save('epoch_2.pth')
     moved = save('epoch_1.pth', age=9)
-    point(tmp_path, tmp_path / 'elsewhere' / 'epoch_1.pth')
+    original = tmp_path / 'elsewhere' / 'epoch_1.pth'
+    point(tmp_path, original)
+    if copied:
+        original.parent.mkdir()
+        shutil.copy(moved, original)
     assert latest_checkpoint(tmp_path) == (moved, [])
+
+
+def test_checkpoints_may_lie_elsewhere(tmp_path, save):
+    (tmp_path / 'out').mkdir()
+    point(tmp_path, save('out/epoch_1.pth'))
+    assert latest_checkpoint(tmp_path) == (str(tmp_path / 'out/epoch_1.pth'), [])
 
 
 def test_other_storages_are_left_to_their_backends(tmp_path, save):

@@ -3,6 +3,7 @@
 import itertools
 import os
 import resource
+import shutil
 from pathlib import Path
 
 import pytest
@@ -164,6 +165,17 @@ def test_a_run_killed_in_a_validation_begins_with_it(toy, work_dir, monkeypatch)
     toy(scores=(9, 8, 7), save_best='acc', resume=True).train()
     assert logged(work_dir, 3) == ([9, 8, 7], 9)
     assert 'best_acc_epoch_1.pth' in names(work_dir)
+
+
+def test_a_copied_folder_leaves_the_original_alone(toy, tmp_path, work_dir):
+    toy(max_epochs=1, scores=(5,), save_best='acc', max_keep_ckpts=1).train()
+    original = tmp_path / 'original'
+    work_dir.rename(original)
+    shutil.copytree(original, work_dir)
+    (work_dir / 'last_checkpoint').write_text(str(original / 'epoch_1.pth'))
+    toy(max_epochs=2, scores=(6,), save_best='acc', max_keep_ckpts=1, resume=True).train()
+    assert names(original) == ['best_acc_epoch_1.pth', 'epoch_1.pth']
+    assert names(work_dir) == ['best_acc_epoch_2.pth', 'epoch_2.pth']
 
 
 def test_what_a_killed_run_had_not_removed_goes_when_it_is_resumed(toy, work_dir, monkeypatch):

@@ -2,6 +2,7 @@ import copy
 import itertools
 import json
 import os
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -154,3 +155,11 @@ def train_in_processes(tmp_path):
         return json.loads(plan.read_text())
 
     return train
+
+
+@pytest.fixture
+def small_files():
+    """``small_files(bytes)``: a file can't grow beyond that, as on a disk that is full then."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -1,6 +1,8 @@
 """Trainings of detectors that are killed, resumed, and equal to ones that were not."""
 
 import json
+import os
+import runpy
 import shutil
 import signal
 from pathlib import Path
@@ -10,6 +12,7 @@ import torch
 
 from mmdet_groupconv.checkpoints import latest_checkpoint
 
+TRAIN = runpy.run_path(str(Path(__file__).resolve().parents[2] / 'tools/train.py'))
 METHODS = 'msgc', 'dgc', 'flgc', 'sgc'
 
 
@@ -64,9 +67,9 @@ def differing(one, other):
     return [name for name in one if not torch.equal(one[name], other[name])]
 
 
-def assert_equal_runs(one, other):
-    """Of two work dirs whose runs ended after epoch 3."""
-    one, other = content(one / 'epoch_3.pth'), content(other / 'epoch_3.pth')
+def assert_equal_runs(one, other, epoch=3):
+    """Of two work dirs whose runs ended after `epoch`."""
+    one, other = (content(work_dir / f'epoch_{epoch}.pth') for work_dir in (one, other))
     assert differing(state(one), state(other)) == []
     assert history(one) == history(other)
 
@@ -110,6 +113,56 @@ def test_a_run_that_was_killed_three_times(tiny_detector_cfg, train_in_processes
     assert again == expected[5:9]
     assert further == expected[5:12]
     assert done == expected[10:]
+
+
+@pytest.mark.usefixtures('one_thread')
+@pytest.mark.parametrize('workers', [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_seed_that_was_drawn_goes_on_too(tiny_detector_cfg, train_detector, workers):
+    cfg = tiny_detector_cfg('msgc')
+    cfg.randomness = dict(seed=None)
+    cfg.train_cfg.max_epochs = 2
+    cfg.train_dataloader.num_workers = workers
+    cfg.default_hooks.checkpoint.max_keep_ckpts = 2
+    whole = Path(train_detector(cfg).work_dir)
+    resumed = train_detector(cfg, resume=True, load_from=str(whole / 'epoch_1.pth'))
+    assert_equal_runs(whole, Path(resumed.work_dir), epoch=2)
+
+
+@pytest.fixture
+def refused(tiny_detector_cfg, tmp_path, capsys):
+    """``refused(*arguments)``: what tools/train.py says when it ends with status 1."""
+
+    def refused(*arguments):
+        cfg = tiny_detector_cfg('msgc')
+        cfg.train_dataloader.dataset.num_images = 2
+        cfg.experiment_name = cfg.visualizer.name = tmp_path.name
+        cfg.dump(tmp_path / 'config.py')
+        work_dir = f'--work-dir={tmp_path / "work_dir"}'
+        with pytest.raises(SystemExit) as end:
+            TRAIN['main']([str(tmp_path / 'config.py'), work_dir, *arguments])
+        assert end.value.code == 1
+        lines = capsys.readouterr().err.splitlines()
+        (line,) = (line for line in lines if line.startswith('error: '))
+        assert not any('Traceback' in line for line in lines)
+        return line
+
+    return refused
+
+
+def test_a_damaged_file_to_resume_is_named(refused, tmp_path):
+    path = tmp_path / 'epoch_1.pth'
+    assert refused(f'--resume={path}') == f'error: checkpoint {path} not found'
+    torch.save(dict(weight=torch.ones(999)), path)
+    os.truncate(path, path.stat().st_size // 2)
+    assert refused(f'--resume={path}').startswith(f'error: checkpoint {path} can not be read: ')
+    assert not (tmp_path / 'work_dir').exists()
+
+
+def test_a_full_disk_is_told_in_one_line(refused, tmp_path, small_files):
+    small_files(10**6)
+    path = tmp_path / 'work_dir/epoch_1.pth'
+    assert refused() == f'error: {path} can not be written: File too large'
+    assert [p.name for p in path.parent.iterdir() if p.is_file()] == ['config.py']
 
 
 @pytest.mark.slow
