@@ -32,7 +32,7 @@ class WholeCheckpointHook(CheckpointHook):
     From a checkpoint within an epoch (``by_epoch=False``) weights, optimizer,
     schedules and counts are exact, but random numbers aren't those that the run would have drawn.
     ``IterBasedTrainLoop`` goes on with the next batch; ``EpochBasedTrainLoop`` begins the epoch
-    again while its iterations count on, so save by epoch there.
+    again while its iterations count on, and says so.
 
     Raises UnwrittenError, an OSError, where a file can't be written.
     """
@@ -48,6 +48,7 @@ class WholeCheckpointHook(CheckpointHook):
             remove_leftovers(runner.work_dir, 'last_checkpoint')
             if '://' not in str(self.out_dir):
                 remove_leftovers(self.out_dir, f'*{Path(self.filename_tmpl).suffix}')
+        _warn_within_epoch(runner)
         if self._misses_validation(runner):
             runner.val_loop.run()
 
@@ -130,3 +131,13 @@ class WholeCheckpointHook(CheckpointHook):
     def _remove(self, path: str) -> None:
         if is_main_process() and self.file_backend.isfile(path):
             self.file_backend.remove(path)
+
+
+def _warn_within_epoch(runner) -> None:
+    expected = runner.epoch * len(runner.train_dataloader)
+    if isinstance(runner.train_loop, EpochBasedTrainLoop) and runner.iter != expected:
+        runner.logger.warning(
+            f'resumed at iteration {runner.iter}, but {runner.epoch} epochs have {expected}: the '
+            'checkpoint was saved within an epoch, which begins again, or with other batches; '
+            'schedules by iteration are that much off'
+        )

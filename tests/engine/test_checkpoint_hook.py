@@ -256,3 +256,14 @@ def test_backends_of_a_user_s_own_are_kept(toy, work_dir):
 def test_iterations_are_kept_alike(toy, work_dir):
     toy(max_epochs=2, by_epoch=False, max_keep_ckpts=1).train()
     assert names(work_dir) == ['iter_4.pth']
+
+
+@pytest.mark.parametrize('iteration', [2, 3])
+def test_resuming_within_an_epoch_is_told(toy, work_dir, iteration):
+    toy(max_epochs=2, by_epoch=False).train()
+    (work_dir / 'last_checkpoint').write_text(str(work_dir / f'iter_{iteration}.pth'))
+    runner = toy(max_epochs=2, by_epoch=False, resume=True)
+    runner.train()
+    (log,) = work_dir.glob(f'{runner.timestamp}/*.log')
+    told = 'resumed at iteration 3, but 1 epochs have 2: ' in log.read_text()
+    assert told == (iteration == 3)
