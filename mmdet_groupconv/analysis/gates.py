@@ -212,9 +212,15 @@ def _merged(read: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _method(model: nn.Module, name: str) -> str:
     """From the layer's type, or from its block's where the block makes the gate."""
-    module = model.get_submodule(name)
-    if type(module) is GroupedConv2d:
-        module = model.get_submodule(name.rpartition('.')[0])
-    kind = type(module).__name__
-    letters = re.match(r'[A-Z]+(?=[A-Z][a-z])', kind)
-    return letters.group() if letters else re.sub(r'(Conv2d|Linear)$', '', kind)
+    kind = type(model.get_submodule(name)).__name__
+    if kind != GroupedConv2d.__name__:
+        return _letters(kind) or re.sub(r'(Conv2d|Linear)$', '', kind)
+    owners = [name[: dot.start()] for dot in re.finditer(r'\.', name)][::-1]
+    kinds = (type(model.get_submodule(owner)).__name__ for owner in owners)
+    return next(filter(None, map(_letters, kinds)), kind)
+
+
+def _letters(kind: str) -> str:
+    """``MSGC`` of ``MSGCBasicBlock``."""
+    found = re.match(r'[A-Z]+(?=[A-Z][a-z])', kind)
+    return found.group() if found else ''

@@ -14,9 +14,10 @@ class GatePicturesHook(Hook):
     """Gives the visualizer pictures of the gates after validation, for all of its backends.
 
     Pictures: ``gates_density``, ``gates_connectivity`` and those that fit the method
-    (``gates_variation``, ``gates_images``, ``gates_group_sizes``, ``gates_clusters``). Scalars: ``gates/<layer>/head<h>``, the share of channels that each head
-    reads, from which ``tools/analysis_tools/plot_runs.py`` draws their course; a method whose
-    groups are not heads (SGC's clusters come and go) has its layer's share as ``head0`` alone.
+    (``gates_variation``, ``gates_images``, ``gates_group_sizes``, ``gates_clusters``). Scalars:
+    ``gates/<layer>/head<h>``, the share of channels that each head reads, whose course
+    ``tools/analysis_tools/plot_runs.py`` draws; where groups come and go (SGC's clusters) the
+    layer's share is ``head0``.
 
     Gates are read, by hooks, in the validation that takes place anyway; the first process shows
     those of its own images. Metrics, random numbers and modes stay what they are.

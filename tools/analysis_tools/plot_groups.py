@@ -33,7 +33,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--images', help="folder of images; else the config's for validation")
     parser.add_argument('--number', type=int, default=64, help='of images, at most')
     parser.add_argument('--format', choices=('png', 'svg', 'pdf'), default='png')
-    return parser.parse_args(argv)
+    return parser.parse_intermixed_args(argv)  # the checkpoint may come after options
 
 
 def check_arguments(args: argparse.Namespace) -> None:

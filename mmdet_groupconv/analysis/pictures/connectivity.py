@@ -39,7 +39,7 @@ def plot_connectivity(
         matrix = layer.connectivity()[groups][:, channels]
         image = _show(axes, matrix)
         count, width = matrix.shape
-        _name(axes, layer, f'{count} groups x {width}')
+        _name(axes, layer, f'{count} group{"s" * (count > 1)} x {width}')
     _colour_bar(figure, image, 'share of images (and of levels, in towers) that read the channel')
     return figure
 

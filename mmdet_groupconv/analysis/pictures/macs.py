@@ -93,7 +93,8 @@ def _bars(axes: Axes, rows: list[LayerRow | MacReport], unit: float, sign: str) 
         axes.barh(range(len(rows)), widths, left=left, height=0.8, color=_COLOURS[what], label=what)
         left += widths
     for row, (end, macs) in enumerate(zip(left, rows, strict=True)):
-        share = f' {macs.macs / macs.original:.2f}' if macs.original else ''
-        axes.text(end, row, share, va='center', fontsize=SMALL - 1)
+        done = f'{macs.macs / unit:.2g} {sign}'  # of gate nets alone
+        text = f'{macs.macs / macs.original:.2f}' if macs.original else done
+        axes.text(end, row, f' {text}', va='center', fontsize=SMALL - 1)
     tidy(axes, x=f'MACs [{sign}]; numbers: done / dense')
     axes.set_xlim(0, max(left) * 1.06)

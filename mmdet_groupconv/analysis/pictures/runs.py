@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from mmengine.config import Config
 
-from .style import CYCLE, LIGHT, MEDIUM, SMALL, new_figure, tidy
+from .style import CYCLE, LIGHT, MEDIUM, new_figure, tidy
 
 Curve = tuple[list[float], list[float]]
 ACCURACIES = 'coco/bbox_mAP', 'accuracy/top1'
@@ -21,17 +22,14 @@ class Run:
     """What a run logged, as steps and values by name.
 
     train: by iteration. val: by epoch, or by iteration where the run counts those alone. by_epoch:
-    which of the two.
+    which of the two. scope: 'backbone' or 'detector', what ``mac_target`` is the share of.
     """
 
     name: str
     train: dict[str, Curve] = field(default_factory=dict)
     val: dict[str, Curve] = field(default_factory=dict)
     by_epoch: bool = True
-
-    def accuracy(self) -> str | None:
-        """The name of the accuracy that was logged."""
-        return next((name for name in ACCURACIES if name in self.val), None)
+    scope: str = 'backbone'
 
     def densities(self) -> dict[str, Curve]:
         """Of each grouped layer, the mean over its heads."""
@@ -65,7 +63,10 @@ def read_run(work_dir: str | Path) -> Run:
     if not kept[True] and not kept[False]:
         raise ValueError(f'{work_dir}: the run logged nothing yet')
     by_epoch = any('epoch' in record for record in kept[True])
-    return Run(Path(work_dir).resolve().name, _curves(kept[True]), _curves(kept[False]), by_epoch)
+    return Run(
+        Path(work_dir).resolve().name, _curves(kept[True]), _curves(kept[False]), by_epoch,
+        _scope(files[-1].with_name('config.py')),
+    )  # fmt: skip
 
 
 def plot_runs(runs: list[Run]) -> Figure:
@@ -73,12 +74,12 @@ def plot_runs(runs: list[Run]) -> Figure:
 
     Panels that no run has anything for are left out.
     """
-    accuracy = next((run.accuracy() for run in runs if run.accuracy()), '')
     step = 'epoch' if all(run.by_epoch for run in runs) else 'epoch or iteration'
     panels = [
         ('loss', 'iteration', lambda run: [run.train.get('loss')]),
-        (accuracy, step, lambda run: [run.val.get(run.accuracy())]),
-        ('MAC ratio of the backbone in training; dashed: target', 'iteration', _ratios),
+        *((name, step, lambda r, name=name: [r.val.get(name)]) for name in ACCURACIES),
+        ('MAC ratio of the backbone; dashed: target', 'iteration', lambda r: _ratio(r, 'backbone')),
+        ('MAC ratio of the detector; dashed: target', 'iteration', lambda r: _ratio(r, 'detector')),
         ('share of channels read, mean over layers', step, lambda run: [_mean_density(run)]),
     ]
     shown = [panel for panel in panels if any(any(panel[2](run)) for run in runs)]
@@ -98,6 +99,14 @@ def plot_runs(runs: list[Run]) -> Figure:
         frameon=False,
     )  # fmt: skip
     return figure
+
+
+def _scope(config: Path) -> str:
+    if not config.is_file():
+        return 'backbone'
+    hooks = Config.fromfile(config, import_custom_modules=False).get('custom_hooks') or []
+    budgets = [hook for hook in hooks if hook['type'] == 'MACBudgetHook']
+    return budgets[0].get('scope', 'backbone') if budgets else 'backbone'
 
 
 def _records(file: Path) -> list[dict]:
@@ -124,8 +133,9 @@ def _colours(runs: list[Run]) -> list[str]:
     return [CYCLE[number % len(CYCLE)] for number in range(len(runs))]
 
 
-def _ratios(run: Run) -> list[Curve | None]:
-    return [run.train.get('mac_ratio'), run.train.get('mac_target')]
+def _ratio(run: Run, part: str) -> list[Curve | None]:
+    name = 'mac_ratio' if part == 'backbone' else 'mac_ratio_detector'
+    return [run.train.get(name), run.train.get('mac_target') if run.scope == part else None]
 
 
 def _mean_density(run: Run) -> Curve | None:
@@ -136,5 +146,5 @@ def _mean_density(run: Run) -> Curve | None:
 def _draw(axes: Axes, curves: list[Curve | None], colour: str) -> None:
     for curve, style in zip(curves, ('-', '--'), strict=False):
         if curve:
-            marker = '.' if len(curve[0]) < SMALL * 3 else ''
+            marker = '.' if len(curve[0]) < 30 and style == '-' else ''
             axes.plot(*curve, style, color=colour, linewidth=1.2, marker=marker)
