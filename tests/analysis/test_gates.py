@@ -97,14 +97,16 @@ class Boxes(nn.Module):
         self.conv = layer
 
     def forward(self, x):
-        return self.conv(x.repeat(3, 1, 1, 1)[: 3 * len(x) - 1] + 1)
+        return self.conv(x.repeat(3, 1, 1, 1)[: 3 * len(x) - 1])
 
 
 def test_boxes_are_averaged_into_one():
     layer, images = msgc(), torch.randn(5, 6, 9, 9)
     (found,) = recorded(Boxes(layer).eval(), images[:2], images[2:])
-    boxes = [b.repeat(3, 1, 1, 1)[: 3 * len(b) - 1] + 1 for b in (images[:2], images[2:])]
+    boxes = [b.repeat(3, 1, 1, 1)[: 3 * len(b) - 1] for b in (images[:2], images[2:])]
     expected = masks_by_image(layer, torch.cat(boxes)).mean(axis=0, keepdims=True)
+    batches = [masks_by_image(layer, batch).mean(axis=0) for batch in boxes]
+    assert (batches[0] != batches[1]).any()  # so that their sizes count
     np.testing.assert_allclose(found.read, expected, rtol=1e-6)
 
 

@@ -97,6 +97,14 @@ def test_a_target_is_drawn_where_its_ratio_is(log):
     assert [line.get_linestyle() for line in detector.lines] == ['-', '--']
 
 
+def test_runs_of_one_name_are_told_apart(log):
+    folders = [log('1', train(5, 1.0), name=name) for name in ('a/wd', 'b/wd', 'b/other')]
+    assert [run.name for run in pictures.read_runs(folders[1:])] == ['wd', 'other']
+    assert [run.name for run in pictures.read_runs(folders[:2])] == ['a/wd', 'b/wd']
+    with pytest.raises(ValueError, match='given twice'):
+        pictures.read_runs([folders[0], folders[0]])
+
+
 def test_a_folder_without_a_log_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match=r'has no \*/vis_data/scalars.json'):
         pictures.read_run(tmp_path)

@@ -9,7 +9,7 @@ from mmdet_groupconv.analysis.pictures import (
     plot_runs,
     plot_speed_accuracy,
     read_points,
-    read_run,
+    read_runs,
     save,
 )
 from mmdet_groupconv.engine.errors import user_errors
@@ -32,13 +32,15 @@ def main(argv: list[str] | None = None) -> int:
     with user_errors():
         if not args.work_dirs and not args.results:
             raise ValueError('expected a WORK_DIR or --results FILE')
-        runs = [read_run(work_dir) for work_dir in args.work_dirs]
+        runs = read_runs(args.work_dirs)
         if runs:
             figures['runs'] = plot_runs(runs)
         for run in runs:
             if run.densities():
                 step = 'epoch' if run.by_epoch else 'iteration'
-                figures[f'gates_{run.name}'] = plot_density_history(run.densities(), step)
+                figures[f'gates_{run.name.replace("/", "_")}'] = plot_density_history(
+                    run.densities(), step
+                )
         if args.results:
             figures['speed_accuracy'] = plot_speed_accuracy(*read_points(args.results))
         out = Path(args.out)

@@ -5,7 +5,7 @@ from .density import plot_density, plot_density_history
 from .fitting import plot_gates
 from .group_sizes import plot_group_sizes
 from .macs import plot_macs
-from .runs import Run, plot_runs, read_run
+from .runs import Run, plot_runs, read_run, read_runs
 from .speed import plot_speed_accuracy, read_points
 from .style import save, to_rgb
 from .thumbnails import thumbnails
@@ -26,6 +26,7 @@ __all__ = [
     'plot_variation',
     'read_points',
     'read_run',
+    'read_runs',
     'save',
     'thumbnails',
     'to_rgb',

@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +67,22 @@ def read_run(work_dir: str | Path) -> Run:
         Path(work_dir).resolve().name, _curves(kept[True]), _curves(kept[False]), by_epoch,
         _scope(files[-1].with_name('config.py')),
     )  # fmt: skip
+
+
+def read_runs(work_dirs: list[str]) -> list[Run]:
+    """Read several, named by as much of their paths as tells them apart.
+
+    Raises as :func:`read_run` does, and ValueError for one that is given twice.
+    """
+    runs = [read_run(work_dir) for work_dir in work_dirs]
+    parts = [Path(work_dir).resolve().parts for work_dir in work_dirs]
+    for depth in range(1, max(map(len, parts), default=0) + 1):
+        names = ['/'.join(path[-depth:]) for path in parts]
+        if len(set(names)) == len(names):
+            return [replace(run, name=name) for run, name in zip(runs, names, strict=True)]
+    if runs:
+        raise ValueError('a work dir is given twice, expected different ones')
+    return runs
 
 
 def plot_runs(runs: list[Run]) -> Figure:
