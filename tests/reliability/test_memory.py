@@ -73,13 +73,14 @@ def test_training_for_2000_iterations(tmp_path, method):
 
 @pytest.mark.parametrize('form', ['eager', 'compact'])
 @pytest.mark.parametrize('detector', ['retinanet', 'faster-rcnn'])
-def test_evaluation_of_500_batches(tiny_detector, packed, detector, form):
+def test_evaluation_of_400_batches(tiny_detector, packed, detector, form):
     model = tiny_detector(detector, 'msgc')
+    model.init_weights()
     torch.nn.init.normal_(model.backbone.layer4[1].maskgen2.conv[3].bias)
     model = (compact(model) if form == 'compact' else model).eval()
     batches = [packed(size, size) for size in SIZES]
     sizes = []
-    for number in range(600):
+    for number in range(400):
         with torch.no_grad():
             model.test_step(copy.deepcopy(batches[number % len(batches)]))
         sizes.append(resident())
