@@ -3,13 +3,12 @@
 import argparse
 import json
 import sys
-from pathlib import Path
 
-from mmengine.config import Config
 from mmengine.runner import load_state_dict
 
 from mmdet_groupconv.analysis import count_macs, count_macs_of_images, print_macs
-from mmdet_groupconv.checkpoints import check_fit, read_state_dict
+from mmdet_groupconv.analysis.targets import targets_of
+from mmdet_groupconv.checkpoints import check_fit, check_writable, read_state_dict, whole_file
 from mmdet_groupconv.classification import ImageClassifier
 from mmdet_groupconv.engine.errors import user_errors
 from mmdet_groupconv.engine.launch import add_config_options, build_model, load_config
@@ -32,15 +31,13 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def targets_of(cfg: Config) -> dict[str, float]:
-    """The MAC ratios that the config trains for, by scope."""
-    hooks = [h for h in cfg.get('custom_hooks') or [] if h['type'] == 'MACBudgetHook']
-    return {hook.get('scope', 'backbone'): hook.get('target', 0.5) for hook in hooks}
-
-
 def main(argv: list[str] | None = None) -> int:
-    args = parse_args(argv)
     with user_errors():
+        args = parse_args(argv)
+        if args.out:
+            check_writable(args.out, args.config)
+        if min(args.shape) < 32 or (args.classes is not None and args.classes < 2):
+            raise ValueError('--shape is 32 or more each, --classes 2 or more')
         cfg = load_config(args)
         model = build_model(cfg)
         if args.checkpoint:
@@ -55,7 +52,8 @@ def main(argv: list[str] | None = None) -> int:
             title = f'{args.shape[0]}x{args.shape[1]}, gates open'
     print_macs(report, f'{args.config}: {title}', targets_of(cfg) if args.images else None)
     if args.out:
-        Path(args.out).write_text(json.dumps(report.to_dict(), indent=1) + '\n')
+        with user_errors(), whole_file(args.out) as temporary:
+            temporary.write_text(json.dumps(report.to_dict(), indent=1) + '\n')
     return 0
 
 

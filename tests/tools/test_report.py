@@ -1,0 +1,109 @@
+"""tools/report.py on a tiny run: one page, with everything in it."""
+
+import importlib.util
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[2]
+DEMO = str(PROJECT / 'configs/demo/retinanet_msgc-r18_scenes.py')
+
+
+def tool(name):
+    spec = importlib.util.spec_from_file_location(f'tools_{name}', PROJECT / f'tools/{name}.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.main
+
+
+@pytest.fixture(scope='module')
+def work_dir(tmp_path_factory):
+    """Of a finished run of two iterations."""
+    folder = tmp_path_factory.mktemp('report')
+    loaders = [
+        f'{loader}_dataloader.{setting}'
+        for loader in ('train', 'val', 'test')
+        for setting in (
+            'num_workers=0',
+            'persistent_workers=False',
+            'batch_size=2',
+            'dataset.num_images=4',
+            'dataset.image_size=64',
+            f'dataset.data_root={folder}',
+        )
+    ]
+    settings = [
+        *loaders,
+        f'val_evaluator.ann_file={folder}/annotations/val.json',
+        f'test_evaluator.ann_file={folder}/annotations/val.json',
+        'model.backbone.base_channels=8',
+        'model.neck.in_channels=[8,16,32,64]',
+        'train_cfg.max_epochs=1',
+        'train_cfg.val_interval=1',
+        'default_hooks.logger.interval=1',
+        'experiment_name=report',
+        'visualizer.name=report',
+    ]
+    tool('train')([DEMO, f'--work-dir={folder}/run', '--cfg-options', *settings])
+    return folder / 'run'
+
+
+@pytest.fixture(scope='module')
+def page(work_dir, tmp_path_factory):
+    """The page and its figures."""
+    out = tmp_path_factory.mktemp('page') / 'report.html'
+    assert tool('report')([str(work_dir), '--out', str(out), '--images=2', '--samples=1']) == 0
+    return out.read_text(), json.loads(out.with_suffix('.json').read_text())
+
+
+def test_the_page_needs_no_other_file_and_no_network(page):
+    html, _ = page
+    sources = re.findall(r'(?:src|href)="([^"]*)"', html)
+    assert sources
+    assert all(source.startswith('data:image/') for source in sources)
+
+
+def test_it_shows_metrics_macs_times_gates_and_samples(page):
+    html, _ = page
+    titles = re.findall(r'<h[23]>([^<]*)</h[23]>', html)
+    assert {'At a glance', 'Training', 'Metrics', 'MACs by part', 'Sample images'} <= set(titles)
+    assert {'How much each layer and head reads', 'MACs by layer and part'} <= set(titles)
+    assert 'data:image/jpeg' in html
+    assert '0.5 of the backbone' in html
+
+
+def test_its_figures_stand_beside_it(page):
+    _, (run,) = page
+    assert run['name'] == 'run'
+    assert run['targets'] == {'backbone': 0.5}
+    assert {'mac_ratio', 'mac_ratio_detector'} <= run['metrics'].keys()
+    assert set(run['milliseconds']) == {'dense eager', 'eager', 'compact'}
+    assert set(run['parts']) == {'backbone', 'neck', 'bbox_head'}
+    assert 0 < run['macs'] < 1.1 * run['original_macs']
+
+
+def test_the_run_is_left_as_it_was(work_dir, page):
+    names = {path.name for path in work_dir.iterdir()}
+    kept = {'epoch_1.pth', 'last_checkpoint', 'retinanet_msgc-r18_scenes.py'}
+    assert kept <= names
+    assert len(names - kept) == 1  # the log of the training
+
+
+@pytest.mark.parametrize(
+    ('out', 'message'),
+    [('page.txt', 'ends in .html'), ('missing/page.html', 'missing not found')],
+)
+def test_a_wrong_output_is_refused_before_the_work(work_dir, tmp_path, capsys, out, message):
+    with pytest.raises(SystemExit, match='1'):
+        tool('report')([str(work_dir), '--out', str(tmp_path / out)])
+    assert message in capsys.readouterr().err
+
+
+def test_a_folder_that_is_no_runs_is_named(tmp_path, capsys):
+    with pytest.raises(SystemExit, match='1'):
+        tool('report')([str(tmp_path), '--out', str(tmp_path / 'page.html')])
+    error = capsys.readouterr().err
+    assert f'{tmp_path} has no config' in error
+    assert 'Traceback' not in error
