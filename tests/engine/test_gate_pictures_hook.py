@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import cv2
 import pytest
@@ -79,12 +80,18 @@ def test_training_is_left_as_it_is(repeatable_cfg, drawn, train):
     assert not any(m._gate_hooks for m in shown.model.modules() if hasattr(m, '_gate_hooks'))
 
 
-def test_the_interval_counts_epochs(tiny_cfg, drawn, train):
-    tiny_cfg.train_cfg.max_epochs = 2
-    runner, _ = train(with_hook(tiny_cfg, interval=2))
-    assert len(drawn) == 1
+def test_the_interval_counts_epochs_where_there_are_any(tiny_cfg, drawn):
+    runner = Runner.from_cfg(with_hook(tiny_cfg, interval=2, max_images=1))
+    hook = next(hook for hook in runner.hooks if isinstance(hook, GatePicturesHook))
+    drawings = []
+    for epoch, iteration in ((1, 10), (2, 20), (0, 40)):  # the last: a run of iterations alone
+        loop = SimpleNamespace(epoch=epoch, iter=iteration)
+        hook.before_train(SimpleNamespace(train_loop=loop))
+        runner.val()
+        drawings.append(len(drawn))
+    assert drawings == [0, 1, 2]
     steps = [s['step'] for s in scalars_of(runner) if any(k.startswith('gates/') for k in s)]
-    assert steps == [2]
+    assert steps == [2, 40]
 
 
 def test_other_processes_draw_nothing(tiny_cfg, drawn, monkeypatch):

@@ -6,7 +6,7 @@ import itertools
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 from mmengine.config import Config
@@ -47,16 +47,20 @@ def check_arguments(args: argparse.Namespace) -> None:
         raise ValueError(f'--out {out}: folder {existing} is not writable')
 
 
-def batches_of(cfg: Config, args: argparse.Namespace) -> Iterator[dict]:
-    """Of one image each."""
+def batches_of(cfg: Config, args: argparse.Namespace) -> tuple[Iterable[dict], int]:
+    """Batches of one image each, and how many."""
     loader = copy.deepcopy(cfg.val_dataloader)
-    if args.images and loader.dataset.type != 'ImageFolder':
-        yield from image_batches(cfg, image_paths(args.images)[: args.number])
-        return
     if args.images:
+        paths = image_paths(args.images)[: args.number]
+        if loader.dataset.type != 'ImageFolder':
+            return image_batches(cfg, paths), len(paths)
         loader.dataset.data_root = args.images
+    else:
+        check_data(cfg, ('val',))
     loader.update(batch_size=1, num_workers=0, persistent_workers=False)
-    yield from itertools.islice(Runner.build_dataloader(loader, seed=0), args.number)
+    batches = Runner.build_dataloader(loader, seed=0)
+    number = min(args.number, len(batches))
+    return itertools.islice(batches, number), number
 
 
 def print_layers(layers: list[LayerGates], title: str) -> None:
@@ -84,12 +88,8 @@ def main(argv: list[str] | None = None) -> int:
             state = read_state_dict(args.checkpoint)
             check_fit(model, state, args.checkpoint)
             load_state_dict(model, state, strict=True)
-        if args.images:
-            image_paths(args.images)
-        else:
-            check_data(cfg, ('val',))
-        batches = track(batches_of(cfg, args), 'recording', total=args.number)
-        recording = record(model, batches)
+        batches, number = batches_of(cfg, args)
+        recording = record(model, track(batches, 'recording', total=number))
     weights = args.checkpoint or 'random weights'
     print_layers(recording.layers, f'{weights}, {len(recording.images)} images')
     out = Path(args.out)

@@ -24,9 +24,7 @@ def sort_connectivity(layer: LayerGates) -> tuple[np.ndarray, np.ndarray]:
     pattern = shares > 0.5
     filters = layer.sizes @ layer.connectivity()
     mostly = layer.sizes[groups] @ pattern
-    one_each = (pattern.sum(axis=0) == 1).all()  # a partition: its blocks, not their sizes
-    keys = [-filters, *(~pattern)[::-1]] + ([] if one_each else [-mostly])
-    return groups, np.lexsort(keys)
+    return groups, np.lexsort([-filters, *(~pattern)[::-1], -mostly])  # the last comes first
 
 
 def plot_connectivity(

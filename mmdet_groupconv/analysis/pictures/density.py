@@ -75,6 +75,7 @@ def plot_density_history(
             shown = label(name).removeprefix(f'{stage}.')
             axes.plot(*history[name], color=colour, linewidth=1.2, marker='.', label=shown)
         tidy(axes, stage, x=step)
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.set_ylim(0, 1.03)
         axes.grid(color=LIGHT, linewidth=0.6)
         columns = -(-len(members) // 9)

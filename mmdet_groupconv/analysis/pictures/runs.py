@@ -105,6 +105,7 @@ def plot_runs(runs: list[Run]) -> Figure:
         for run, colour in zip(runs, _colours(runs), strict=True):
             _draw(axes, curves_of(run), colour)
         tidy(axes, title, x=x)
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.grid(color=LIGHT, linewidth=0.6)
     for axes in list(grid):
         axes.remove()
