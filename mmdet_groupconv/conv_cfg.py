@@ -14,12 +14,13 @@ from mmcv.cnn.bricks import conv as mmcv_conv
 from mmengine.registry import MODELS
 from torch import nn
 
-from .arguments import refuse_unknown
+from .arguments import check_type, refuse_unknown
 from .layers import (
     DGCConv2d,
     FixedGroupConv2d,
     FLGCConv2d,
     GroupedConv2d,
+    GroupedLayer,
     MSGCConv2d,
     SeparableConv2d,
     SGCConv2d,
@@ -53,14 +54,17 @@ def register_layers() -> None:
 
 
 def build_conv_layer(cfg: dict | None, *args, **kwargs) -> nn.Module:
-    """As MMCV's. One of our layers is built where it can be, else a plain convolution.
+    """As MMCV's. A gated layer is built where it can be, else a plain convolution.
 
     A plain one remembers why, in its attribute ``why_dense``: the host groups it already
     (depthwise, ResNeXt), it reads the image (a stem), or it has too few channels for the method.
 
     Raises ValueError for arguments out of range and TypeError for unknown ones, naming the layer.
     """
-    layer = _ours(cfg.get('type')) if isinstance(cfg, dict) else None
+    check_type('conv_cfg', cfg)
+    layer = _ours(cfg.get('type')) if cfg else None
+    if layer is not None and not issubclass(layer, GroupedConv2d | SeparableConv2d):
+        raise ValueError(f'conv_cfg={cfg!r}, expected the type of a convolution')
     if layer is None:
         return _build_other(cfg, *args, **kwargs)
     method = _method(layer, cfg)
@@ -79,7 +83,10 @@ def replace_layer(host: nn.Module, name: str, cfg: dict) -> None:
     parent = host.get_submodule(parent)
     old = getattr(parent, attribute)
     if isinstance(old, nn.Linear):
-        layer = _ours(cfg['type'])
+        check_type('linear_cfg', cfg)
+        layer = _ours(cfg['type']) if cfg else None
+        if cfg is None or (layer is not None and not issubclass(layer, nn.Linear)):
+            raise ValueError(f'linear_cfg={cfg!r}, expected the type of a linear layer: SGCLinear')
         if layer:
             _method(layer, cfg)  # refuses unknown arguments
         sizes = dict(in_features=old.in_features, out_features=old.out_features)
@@ -99,7 +106,8 @@ def replace_layer(host: nn.Module, name: str, cfg: dict) -> None:
 
 def _ours(kind: str | type | None) -> type | None:
     layer = kind if inspect.isclass(kind) else MODELS.get(kind) if kind else None
-    return layer if layer in LAYERS else None
+    ours = inspect.isclass(layer) and issubclass(layer, (GroupedLayer, SeparableConv2d))
+    return layer if ours else None
 
 
 def _method(layer: type, cfg: dict) -> dict:

@@ -85,6 +85,8 @@ def check(args: argparse.Namespace) -> None:
         float(factor)
     if min(args.rounds, args.batch, args.threads) < 1:
         raise ValueError('--rounds, --batch and --threads are 1 or more')
+    if min(args.shape) < 64:
+        raise ValueError(f'--shape {args.shape[0]} {args.shape[1]}, expected 64 or more each')
 
 
 def dense_config(args: argparse.Namespace) -> Config:
@@ -272,13 +274,13 @@ def write_figures(path: str, figures: dict) -> None:
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
-    torch.set_num_threads(args.threads)
-    torch.set_flush_denormal(True)  # of random weights; trained networks hardly make any
     console = Console(width=None if Console().is_terminal else 120)
     MMLogger.get_current_instance().setLevel('WARNING')  # a line a parameter
     with user_errors():
         cfg, dense_cfg = load_config(args), dense_config(args)
         check(args)
+        torch.set_num_threads(args.threads)
+        torch.set_flush_denormal(True)  # of random weights; trained networks hardly make any
         model, dense = ready_model(cfg, args), ready_model(dense_cfg, args)
         bench = Bench(args)
         counted = model if args.part == 'detector' or args.train else model.backbone

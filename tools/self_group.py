@@ -39,6 +39,8 @@ def main(argv: list[str] | None = None) -> int:
         cfg = load_config(args)
         state, meta = read_checkpoint(args.checkpoint)
         check_writable(args.out, args.checkpoint)
+        if min(args.shape) < 32:
+            raise ValueError(f'--shape {args.shape[0]} {args.shape[1]}, expected 32 or more each')
         if args.groups is not None and args.groups < 1:
             raise ValueError(f'--groups {args.groups}, expected 1 or more')
         model = build_model(cfg)

@@ -7,7 +7,8 @@ from mmengine.config import Config
 from rich.console import Console
 from rich.table import Table
 
-from mmdet_groupconv.engine.errors import user_errors
+from mmdet_groupconv.checkpoints import check_writable
+from mmdet_groupconv.engine.errors import run_errors, user_errors
 from mmdet_groupconv.engine.launch import (
     add_config_options,
     add_freeze_options,
@@ -42,6 +43,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 def configure(args: argparse.Namespace) -> Config:
     if args.out and not args.out.endswith(('.pkl', '.pickle')):
         raise ValueError(f'--out {args.out}: expected a name that ends in .pkl or .pickle')
+    if args.out:
+        check_writable(args.out, args.checkpoint)
     cfg = load_config(args)
     cfg.load_from = args.checkpoint
     check_freeze(args)
@@ -56,16 +59,17 @@ def main(argv: list[str] | None = None) -> int:
         runner = build_runner(configure(args), ('test',))
     if args.out:
         save_predictions(runner, args.out)
-    runner.load_or_resume()
-    eager = bare_model(runner)
-    if args.compact:
-        runner.model = compact(eager)
-    metrics = runner.test()
-    if args.freeze is not None:
-        with user_errors():
-            batches = calibration_batches(runner.cfg, args.calibrate)
-            runner.model = compact(eager, batches, args.freeze)
-        print_change(metrics, runner.test())
+    with run_errors():
+        runner.load_or_resume()
+        eager = bare_model(runner)
+        if args.compact:
+            runner.model = compact(eager)
+        metrics = runner.test()
+        if args.freeze is not None:
+            with user_errors():
+                batches = calibration_batches(runner.cfg, args.calibrate)
+                runner.model = compact(eager, batches, args.freeze)
+            print_change(metrics, runner.test())
     return 0
 
 

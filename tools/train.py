@@ -5,14 +5,13 @@ import sys
 
 from mmengine.config import Config
 
-from mmdet_groupconv.engine.errors import user_errors
+from mmdet_groupconv.engine.errors import run_errors, user_errors
 from mmdet_groupconv.engine.launch import (
     add_config_options,
     add_run_options,
     build_runner,
     load_config,
 )
-from mmdet_groupconv.engine.whole_files import UnwrittenError
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -54,7 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     with user_errors():
         cfg = configure(args)
         runner = build_runner(cfg, ('train', 'val') if cfg.get('val_dataloader') else ('train',))
-    with user_errors((UnwrittenError,)):
+    with run_errors():
         runner.train()
     return 0
 

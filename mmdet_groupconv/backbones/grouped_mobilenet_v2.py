@@ -5,7 +5,7 @@ from mmdet.models.layers import InvertedResidual
 from mmdet.registry import MODELS
 from torch import nn
 
-from ..arguments import check_arguments
+from ..arguments import check_arguments, check_stages
 from ..conv_cfg import replace_layer
 
 
@@ -53,6 +53,7 @@ class GroupedMobileNetV2(TrimmedMobileNetV2):
 
     def __init__(self, method: dict, last_conv_cfg: dict | None = None, **kwargs) -> None:
         check_arguments(type(self), MobileNetV2, kwargs, refused=('conv_cfg',))
+        check_stages(type(self).__name__, 8, kwargs)
         self._method = method
         super().__init__(**kwargs)
         if last_conv_cfg is not None and 'conv2' in self.layers:

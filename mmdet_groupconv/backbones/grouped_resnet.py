@@ -3,7 +3,8 @@
 from mmdet.models.backbones.resnet import Bottleneck, ResNet
 from torch import nn
 
-from ..arguments import check_arguments
+from ..arguments import check_arguments, check_stages
+from ..layers.checks import check_integer
 
 
 class GroupedResNet(ResNet):
@@ -46,10 +47,16 @@ class GroupedResNet(ResNet):
     def _check_arguments(self, depth: int, kwargs: dict) -> None:
         name = type(self).__name__
         check_arguments(type(self), ResNet, kwargs, refused=('conv_cfg', 'dcn'))
-        if depth not in self.arch_settings:
+        if not isinstance(depth, int) or depth not in self.arch_settings:
             raise ValueError(
                 f'depth={depth!r} of {name}, expected one of {list(self.arch_settings)}'
             )
+        if 'norm_cfg' in kwargs and kwargs['norm_cfg'] is None:
+            raise ValueError(f'norm_cfg=None of {name}, expected a dict with a type')
+        stages = kwargs.get('num_stages', 4)
+        check_integer('num_stages', stages, name, 1, 4)
+        each = {key: kwargs.get(key, (1, 1, 1, 1)) for key in ('strides', 'dilations')}
+        check_stages(name, stages, {'out_indices': (0, 1, 2, 3), **kwargs}, **each)
         if kwargs.get('plugins') is not None and self.arch_settings[depth][0] is not Bottleneck:
             raise ValueError(
                 f'plugins of {name} with depth={depth}, expected None: only the bottlenecks of '

@@ -7,6 +7,7 @@ from torch.utils.checkpoint import checkpoint
 
 from ..conv_cfg import replace_layer
 from ..layers import Gate, GatePool, add_gate_nets, make_gate
+from ..layers.checks import check_integer
 from .grouped_blocks import hidden_readers
 from .grouped_mobilenet_v2 import GroupedMobileNetV2
 
@@ -25,7 +26,8 @@ class MSGCInvertedResidual(InvertedResidual):
         attention: bool, **kwargs,
     ) -> None:  # fmt: skip
         super().__init__(in_channels, out_channels, mid_channels, **kwargs)
-        if not isinstance(heads, int) or heads < 1 or out_channels % heads:
+        check_integer('heads', heads, 'MSGCMobileNetV2')
+        if out_channels % heads:
             raise ValueError(
                 f'heads={heads} does not divide out_channels={out_channels} of a linear_conv'
             )

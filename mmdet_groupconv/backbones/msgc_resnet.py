@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from ..layers import Gate, GatePool, add_gate_nets, make_gate
+from ..layers.checks import check_integer
 from .grouped_blocks import readable
 from .grouped_resnet import GroupedResNet
 
@@ -104,5 +105,6 @@ class MSGCResNet(GroupedResNet):
         super().__init__(depth, dict(heads=heads, attention=attention), **kwargs)
 
     def _check_width(self, layer: str, width: int, heads: int, **_) -> None:
-        if not isinstance(heads, int) or heads < 1 or width % heads:
+        check_integer('heads', heads, type(self).__name__)
+        if width % heads:
             raise ValueError(f'heads={heads} does not divide out_channels={width} of {layer}.conv2')

@@ -64,8 +64,10 @@ def read_checkpoint(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict]:
             'read; load it where that code is installed and trusted, and write its weights alone '
             f'with torch.save(model.state_dict(), ...) ({_cause(error)})'
         ) from error
-    except (RuntimeError, EOFError, OSError) as error:
-        raise ValueError(f'checkpoint {path} can not be read: {error}') from error
+    except Exception as error:  # whatever torch meets in a damaged file; a KeyError for a text
+        raise ValueError(
+            f'checkpoint {path} can not be read, it is no checkpoint or damaged: {error!r}'
+        ) from error
     meta = _meta(content) if isinstance(content, dict) else {}
     for key in ('state_dict', 'model'):
         if isinstance(content, dict) and isinstance(content.get(key), dict):

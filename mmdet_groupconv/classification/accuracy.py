@@ -7,6 +7,8 @@ from mmdet.registry import METRICS
 from mmengine.evaluator import BaseMetric
 from torch import Tensor
 
+from ..layers.checks import check_integer
+
 
 @METRICS.register_module()
 class Accuracy(BaseMetric):
@@ -19,6 +21,10 @@ class Accuracy(BaseMetric):
 
     def __init__(self, topk: Sequence[int] = (1, 5), **kwargs) -> None:
         super().__init__(**kwargs)
+        if not isinstance(topk, list | tuple) or not topk:
+            raise ValueError(f'topk={topk!r} of Accuracy, expected a tuple of integers')
+        for k in topk:
+            check_integer('topk', k, 'Accuracy')
         self.topk = tuple(topk)
 
     def process(self, data_batch: dict, data_samples: Sequence[Tensor]) -> None:

@@ -7,6 +7,7 @@ from mmengine.model import BaseModel, initialize
 from torch import Tensor, nn
 
 from ..analysis.macs import evaluating
+from ..layers.checks import check_flag, check_integer, check_number
 from .small_images import take_small_images
 
 
@@ -38,12 +39,11 @@ class ImageClassifier(BaseModel):
         init_cfg: dict | None = None,
     ) -> None:
         super().__init__(data_preprocessor, init_cfg)
-        if num_classes < 2:
-            raise ValueError(f'num_classes={num_classes} of ImageClassifier, expected 2 or more')
-        if not 0 <= label_smoothing < 1:
-            raise ValueError(
-                f'label_smoothing={label_smoothing} of ImageClassifier, expected a share in [0, 1)'
-            )
+        own, share = 'ImageClassifier', 'a share in [0, 1)'
+        check_integer('num_classes', num_classes, own, 2)
+        check_number('label_smoothing', label_smoothing, own, share, lambda v: 0 <= v < 1)
+        check_number('dropout', dropout, own, share, lambda v: 0 <= v < 1)
+        check_flag('small_images', small_images, own)
         self.num_classes = num_classes
         self.label_smoothing = label_smoothing
         self.backbone = backbone if isinstance(backbone, nn.Module) else MODELS.build(backbone)

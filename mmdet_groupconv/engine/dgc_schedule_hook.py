@@ -5,6 +5,7 @@ from mmengine.registry import HOOKS
 from torch import Tensor, nn
 
 from ..layers import DGCConv2d, Macs
+from ..layers.checks import check_number
 from .mac_ratio_hook import MACRatioHook, bare_model
 
 
@@ -21,8 +22,8 @@ class DGCScheduleHook(MACRatioHook):
 
     def __init__(self, weight: float = 1e-5) -> None:
         super().__init__()
-        if weight < 0:
-            raise ValueError(f'DGCScheduleHook weight={weight}, expected 0 or more')
+        own = type(self).__name__
+        check_number('weight', weight, own, 'a number of 0 or more', lambda v: v >= 0)
         self.weight = weight
         self._layers: dict[str, DGCConv2d] = {}
 

@@ -5,6 +5,7 @@ from mmengine.registry import HOOKS
 from torch import Tensor, nn
 
 from ..layers import GroupedLayer, Macs
+from ..layers.checks import check_number
 from .mac_ratio_hook import MACRatioHook
 
 
@@ -32,16 +33,13 @@ class MACBudgetHook(MACRatioHook):
         scope: str = 'backbone',
     ) -> None:
         super().__init__()
-        if not 0 < target <= 1:
-            raise ValueError(f'MACBudgetHook target={target}, expected a ratio in (0, 1]')
-        if weight < 0:
-            raise ValueError(f'MACBudgetHook weight={weight}, expected 0 or more')
-        if not 0 <= start <= stop <= 1:
-            raise ValueError(
-                f'MACBudgetHook start={start}, stop={stop}, expected 0 <= start <= stop <= 1'
-            )
+        own, share = type(self).__name__, 'a share of the run in [0, 1]'
+        check_number('target', target, own, 'a ratio in (0, 1]', lambda v: 0 < v <= 1)
+        check_number('weight', weight, own, 'a number of 0 or more', lambda v: v >= 0)
+        check_number('start', start, own, share, lambda v: 0 <= v <= 1)
+        check_number('stop', stop, own, f'{share} from start={start} on', lambda v: start <= v <= 1)
         if scope not in ('backbone', 'detector'):
-            raise ValueError(f"MACBudgetHook scope={scope!r}, expected 'backbone' or 'detector'")
+            raise ValueError(f"scope={scope!r} of {own}, expected 'backbone' or 'detector'")
         self.target = target
         self.weight = weight
         self.start = start

@@ -1,9 +1,12 @@
 """Lets SGC layers group themselves while a detector trains."""
 
+from collections.abc import Callable
+
 from mmengine import dist
 from mmengine.registry import HOOKS
 from torch import nn
 
+from ..layers.checks import check_integer, check_number
 from .mac_ratio_hook import MACRatioHook, bare_model
 from .self_grouping import self_group, sgc_layers
 
@@ -28,17 +31,8 @@ class SelfGroupingHook(MACRatioHook):
 
     def __init__(self, steps: dict[int, float | list[float]], seed: int = 0) -> None:
         super().__init__()
-        self.steps = {
-            int(epoch): list(step) if isinstance(step, list | tuple) else [step]
-            for epoch, step in sorted(steps.items(), key=lambda item: int(item[0]))
-        }
-        percentages = [percentage for step in self.steps.values() for percentage in step]
-        rising = all(a < b for a, b in zip([0, *percentages], [*percentages, 100], strict=True))
-        if not percentages or not rising:
-            raise ValueError(
-                f'SelfGroupingHook steps={steps}, expected percentages that rise from epoch to '
-                'epoch, between 0 and 100'
-            )
+        self.steps = _rising_steps(steps)
+        check_integer('seed', seed, 'SelfGroupingHook', 0)
         self.seed = seed
 
     def check(self, model: nn.Module) -> None:
@@ -74,3 +68,34 @@ class SelfGroupingHook(MACRatioHook):
                 dist.broadcast(layer.mask)  # other machines may round k-means otherwise
             runner.message_hub.update_info(_DONE, percentage)
             runner.logger.info(f'Pruned {percentage} % of {len(layers)} self-grouping layers')
+
+
+def _rising_steps(steps: dict) -> dict[int, list[float]]:
+    expected = 'percentages that rise from epoch to epoch, between 0 and 100'
+    if not isinstance(steps, dict) or not steps:
+        raise ValueError(
+            f'steps={steps!r} of SelfGroupingHook, expected {expected}, in a dict by epoch'
+        )
+    by_epoch, last = {}, 0
+    for epoch in sorted(steps, key=_epoch):
+        step = steps[epoch]
+        by_epoch[_epoch(epoch)] = list(step) if isinstance(step, list | tuple) else [step]
+        for percentage in by_epoch[_epoch(epoch)]:
+            name = f'steps[{epoch!r}]'
+            check_number(name, percentage, 'SelfGroupingHook', expected, _between(last))
+            last = percentage
+    if not last:
+        raise ValueError(f'steps={steps!r} of SelfGroupingHook, expected {expected}')
+    return by_epoch
+
+
+def _between(last: float) -> Callable[[float], bool]:
+    return lambda percentage: last < percentage < 100
+
+
+def _epoch(key: int | str) -> int:
+    """Config files have them as integers, JSON and the command line as strings."""
+    number = int(key) if isinstance(key, str) and key.strip().isdecimal() else key
+    if isinstance(number, bool) or not isinstance(number, int):
+        raise ValueError(f'epoch {key!r} in steps of SelfGroupingHook, expected an integer')
+    return number

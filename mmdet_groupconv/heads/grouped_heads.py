@@ -9,6 +9,7 @@ from mmdet.registry import MODELS
 from mmengine.model import initialize
 from torch import nn
 
+from ..arguments import check_head
 from ..conv_cfg import replace_layer
 from ..layers import GroupedLayer, SeparableConv2d
 
@@ -45,6 +46,7 @@ class GroupedRetinaHead(_InitGates, RetinaHead):
     """
 
     def __init__(self, *args, pred_cfg: dict, **kwargs) -> None:
+        check_head(type(self).__name__, kwargs)
         self.pred_cfg = pred_cfg
         super().__init__(*args, **kwargs)
 
@@ -62,6 +64,7 @@ class GroupedRPNHead(_InitGates, RPNHead):
     """
 
     def __init__(self, *args, conv_cfg: dict, **kwargs) -> None:
+        check_head(type(self).__name__, kwargs)
         self.conv_cfg = conv_cfg
         super().__init__(*args, **kwargs)
 
@@ -82,6 +85,7 @@ class GroupedShared2FCBBoxHead(_InitGates, Shared2FCBBoxHead):
     """
 
     def __init__(self, *args, linear_cfg: dict, **kwargs) -> None:
+        check_head(type(self).__name__, kwargs)
         super().__init__(*args, **kwargs)
         for number in range(len(self.shared_fcs)):
             replace_layer(self, f'shared_fcs.{number}', linear_cfg)

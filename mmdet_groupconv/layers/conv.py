@@ -2,6 +2,7 @@
 
 from torch import Tensor, nn
 
+from .checks import check_integer
 from .functional import grouped_conv2d
 from .gate import Gate, GroupedLayer
 
@@ -78,13 +79,14 @@ class SelfGatedConv2d(GroupedConv2d):
         raise NotImplementedError
 
 
-def too_few_channels(in_channels: int, out_channels: int, heads: int) -> str | None:
+def too_few_channels(
+    in_channels: int, out_channels: int, heads: int, layer: str, name: str = 'heads'
+) -> str | None:
     """Why `heads` can't share a layer of this size, or None.
 
-    Raises ValueError where `heads` is no count.
+    layer, name: of the layer and of its argument. Raises ValueError where `heads` is no count.
     """
-    if not isinstance(heads, int) or heads < 1:
-        raise ValueError(f'heads={heads!r}, expected an integer of 1 or more')
+    check_integer(name, heads, layer)
     if min(in_channels, out_channels) < heads:
-        return f'{in_channels} -> {out_channels} channels for {heads} heads'
+        return f'{in_channels} -> {out_channels} channels for {heads} {name}'
     return None

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .checks import check_flag, check_integer, check_number
 from .conv import SelfGatedConv2d, too_few_channels
 from .gate import Gate
 from .gate_net import GateConv2d, GateNet, GatePool
@@ -67,13 +68,13 @@ class DGCConv2d(SelfGatedConv2d, nn.Conv2d):
         **kwargs,
     ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, **kwargs)
-        reason = too_few_channels(in_channels, out_channels, heads)
+        reason = too_few_channels(in_channels, out_channels, heads, 'DGCConv2d')
         if reason:
             raise ValueError(f'DGCConv2d has {reason}')
-        if not 0 < gate_factor <= 1:
-            raise ValueError(f'gate_factor={gate_factor} of DGCConv2d, expected a share in (0, 1]')
-        if squeeze_rate < 2:
-            raise ValueError(f'squeeze_rate={squeeze_rate} of DGCConv2d, expected 2 or more')
+        share = 'a share in (0, 1]'
+        check_number('gate_factor', gate_factor, 'DGCConv2d', share, lambda v: 0 < v <= 1)
+        check_integer('squeeze_rate', squeeze_rate, 'DGCConv2d', 2)
+        check_flag('pre_norm', pre_norm, 'DGCConv2d')
         self.gate_factor = gate_factor
         self.norm = nn.BatchNorm2d(in_channels) if pre_norm else None
         self.gate_pool = GatePool()
@@ -85,7 +86,7 @@ class DGCConv2d(SelfGatedConv2d, nn.Conv2d):
     @classmethod
     def why_dense(cls, in_channels: int, out_channels: int, heads: int = 4, **_) -> str | None:
         """See :class:`GroupedConv2d`."""
-        return too_few_channels(in_channels, out_channels, heads)
+        return too_few_channels(in_channels, out_channels, heads, cls.__name__)
 
     def init_gates(self) -> None:
         """Norm as identity, saliencies around 1."""

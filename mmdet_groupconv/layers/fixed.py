@@ -22,7 +22,7 @@ class FixedGroupConv2d(SelfGatedConv2d, nn.Conv2d):
         self, in_channels: int, out_channels: int, kernel_size, *, groups: int = 4, **kwargs
     ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, **kwargs)
-        reason = too_few_channels(in_channels, out_channels, groups)
+        reason = too_few_channels(in_channels, out_channels, groups, 'FixedGroupConv2d', 'groups')
         if reason:
             raise ValueError(f'FixedGroupConv2d has {reason}')
         channels = torch.arange(in_channels) * groups // in_channels  # [C], the group of each
@@ -34,7 +34,7 @@ class FixedGroupConv2d(SelfGatedConv2d, nn.Conv2d):
     @classmethod
     def why_dense(cls, in_channels: int, out_channels: int, groups: int = 4) -> str | None:
         """See :class:`GroupedConv2d`."""
-        return too_few_channels(in_channels, out_channels, groups)
+        return too_few_channels(in_channels, out_channels, groups, cls.__name__, 'groups')
 
     def gate(self, x: Tensor) -> Gate:
         """See :class:`SelfGatedConv2d`."""

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .checks import check_integer
 from .conv import SelfGatedConv2d
 from .gate import Gate
 
@@ -26,11 +27,8 @@ class FLGCConv2d(SelfGatedConv2d, nn.Conv2d):
     ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, **kwargs)
         limit = min(in_channels, out_channels)
-        if not isinstance(groups, int) or not 1 <= groups <= limit:
-            raise ValueError(
-                f'groups={groups!r} of FLGCConv2d with {in_channels} -> {out_channels} channels, '
-                f'expected an integer of 1 to {limit}'
-            )
+        sizes = f'FLGCConv2d with {in_channels} -> {out_channels} channels'
+        check_integer('groups', groups, sizes, 1, limit)
         self.channel_logits = nn.Parameter(torch.empty(in_channels, groups))
         self.filter_logits = nn.Parameter(torch.empty(out_channels, groups))
         self.init_gates()

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from .checks import check_flag, check_integer
 from .conv import SelfGatedConv2d, too_few_channels
 from .gate import Gate
 from .gate_net import GateConv2d, GateNet, GatePool
@@ -84,6 +85,7 @@ def add_gate_nets(
     attention: bool, over_batch: bool = True,
 ) -> None:  # fmt: skip
     """Give `block` the nets ``maskgen{suffix}`` and, with attention, ``attgen{suffix}``."""
+    check_flag('attention', attention, type(block).__name__)
     sizes = in_channels, channels, heads, reduction, over_batch
     block.add_module(f'maskgen{suffix}', MaskGenerator(*sizes))
     if attention:
@@ -123,9 +125,10 @@ class MSGCConv2d(SelfGatedConv2d, nn.Conv2d):
         **kwargs,
     ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, **kwargs)
-        reason = too_few_channels(in_channels, out_channels, heads)
+        reason = too_few_channels(in_channels, out_channels, heads, 'MSGCConv2d')
         if reason:
             raise ValueError(f'MSGCConv2d has {reason}')
+        check_integer('reduction', reduction, 'MSGCConv2d')
         self.gate_pool = GatePool()
         add_gate_nets(
             self, '', in_channels, in_channels, heads, reduction, attention, over_batch=False
@@ -138,7 +141,7 @@ class MSGCConv2d(SelfGatedConv2d, nn.Conv2d):
     @classmethod
     def why_dense(cls, in_channels: int, out_channels: int, heads: int = 4, **_) -> str | None:
         """See :class:`GroupedConv2d`."""
-        return too_few_channels(in_channels, out_channels, heads)
+        return too_few_channels(in_channels, out_channels, heads, cls.__name__)
 
     def init_gates(self) -> None:
         """Open."""

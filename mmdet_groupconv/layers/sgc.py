@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .checks import check_integer
 from .conv import SelfGatedConv2d
 from .gate import Gate, GroupedLayer
 
@@ -22,10 +23,7 @@ class SelfGrouping(GroupedLayer):
 
     def __init__(self, *args, groups: int = 16, **kwargs) -> None:
         super().__init__(*args, **kwargs)
-        if not isinstance(groups, int) or groups < 1:
-            raise ValueError(
-                f'groups={groups!r} of {type(self).__name__}, expected an integer of 1 or more'
-            )
+        check_integer('groups', groups, type(self).__name__)
         self.clusters = groups
         self.register_buffer('mask', torch.ones(self.weight.shape[:2]))
 

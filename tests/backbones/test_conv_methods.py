@@ -234,7 +234,7 @@ def test_small_layers_stay_dense_and_say_why():
 
 def test_plain_groups_leave_narrow_stages_dense():
     reasons = dense_layers(make('FixedGroupResNet', groups=32))
-    assert reasons['layer1.0.conv1'] == '16 -> 16 channels for 32 heads'
+    assert reasons['layer1.0.conv1'] == '16 -> 16 channels for 32 groups'
     assert 'layer2.0.conv2' not in reasons
 
 
@@ -254,7 +254,7 @@ def test_flgc_takes_any_number_of_groups(name, groups):
         ('FLGCMobileNetV2', dict(groups=9), ValueError, 'groups=9 of FLGCConv2d with 8 -> 8'),
         ('FLGCResNet', dict(groups=0), ValueError, 'groups=0'),
         ('SGCMobileNetV2', dict(groups=0), ValueError, 'groups=0 of SGCConv2d'),
-        ('FixedGroupResNet', dict(groups=2.5), ValueError, 'heads=2.5'),
+        ('FixedGroupResNet', dict(groups=2.5), ValueError, 'groups=2.5'),
         ('DGCResNet', dict(heads=0), ValueError, 'heads=0'),
         ('DGCResNet', dict(gate_factor=0.0), ValueError, 'gate_factor=0.0 of DGCConv2d'),
         ('DGCMobileNetV2', dict(squeeze_rate=1), ValueError, 'squeeze_rate=1 of DGCConv2d'),

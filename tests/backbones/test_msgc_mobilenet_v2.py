@@ -200,8 +200,8 @@ def test_attention_nets_are_in_every_block(attention):
     ('arguments', 'error', 'message'),
     [
         (dict(heads=3), ValueError, 'heads=3 does not divide out_channels=8 of a linear_conv'),
-        (dict(heads=0), ValueError, 'heads=0 does not divide'),
-        (dict(heads=2.0), ValueError, 'heads=2.0 does not divide'),
+        (dict(heads=0), ValueError, 'heads=0 of MSGCMobileNetV2, expected an integer'),
+        (dict(heads=2.0), ValueError, 'heads=2.0 of MSGCMobileNetV2, expected an integer'),
         (dict(head=2), TypeError, "MSGCMobileNetV2 .* 'head', did you mean 'heads'"),
         (dict(conv_cfg=dict(type='Conv2d')), ValueError, 'conv_cfg=.* of MSGCMobileNetV2'),
     ],

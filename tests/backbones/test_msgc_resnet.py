@@ -225,9 +225,9 @@ def test_stem_and_shortcuts_stay_dense(depth):
     ('arguments', 'error', 'message'),
     [
         (dict(heads=3), ValueError, 'heads=3 does not divide out_channels=16 of layer1.0.conv2'),
-        (dict(heads=0), ValueError, 'heads=0 does not divide'),
-        (dict(heads=-2), ValueError, 'heads=-2 does not divide'),
-        (dict(heads=2.0), ValueError, 'heads=2.0 does not divide'),
+        (dict(heads=0), ValueError, 'heads=0 of MSGCResNet, expected an integer'),
+        (dict(heads=-2), ValueError, 'heads=-2 of MSGCResNet, expected an integer'),
+        (dict(heads=2.0), ValueError, 'heads=2.0 of MSGCResNet, expected an integer'),
         (dict(groups=4), TypeError, 'groups'),
         (dict(conv_cfg=dict(type='Conv2d')), ValueError, "conv_cfg={'type': 'Conv2d'}"),
         (dict(dcn=dict(type='DCNv2')), ValueError, "dcn={'type': 'DCNv2'}"),

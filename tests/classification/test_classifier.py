@@ -176,7 +176,7 @@ def test_a_whole_classifier_can_begin_with_a_file(trained):
 @pytest.mark.parametrize(
     ('wrong', 'complaint'),
     [
-        (dict(num_classes=1), 'num_classes=1 of ImageClassifier, expected 2 or more'),
+        (dict(num_classes=1), 'num_classes=1 of ImageClassifier, expected an integer of 2'),
         (dict(label_smoothing=1.0), 'label_smoothing=1.0 of ImageClassifier, expected a share'),
         (dict(label_smoothing=-0.1), 'label_smoothing=-0.1 of ImageClassifier'),
         (dict(dropout=1.5), 'dropout'),

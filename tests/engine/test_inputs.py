@@ -20,6 +20,7 @@ def folders(root, **splits):
     for split, classes in splits.items():
         for name in classes:
             (root / split / name).mkdir(parents=True)
+            (root / split / name / 'image.jpg').touch()
 
 
 def data_cfg(root, num_classes=2, wrap=lambda dataset: dataset):

@@ -28,9 +28,9 @@ def test_a_budget_without_schedule_holds_from_the_first_iteration():
         (dict(target=0.0), 'target=0.0'),
         (dict(target=1.5), 'target=1.5'),
         (dict(weight=-1.0), 'weight=-1.0'),
-        (dict(start=0.6, stop=0.5), 'start=0.6, stop=0.5'),
+        (dict(start=0.6, stop=0.5), 'stop=0.5 of MACBudgetHook, .* from start=0.6'),
         (dict(stop=1.1), 'stop=1.1'),
-        (dict(scope='neck'), "scope='neck', expected 'backbone' or 'detector'"),
+        (dict(scope='neck'), "scope='neck' of MACBudgetHook, expected 'backbone' or 'detector'"),
     ],
 )
 def test_numbers_out_of_range_are_named(arguments, named):

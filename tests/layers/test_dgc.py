@@ -250,10 +250,10 @@ def test_narrow_layers_are_squeezed_half_as_much(channels, squeeze_rate, hidden)
     ('arguments', 'message'),
     [
         (dict(heads=5), '4 -> 8 channels for 5 heads'),
-        (dict(heads=0), 'heads=0, expected an integer of 1 or more'),
+        (dict(heads=0), 'heads=0 of DGCConv2d, expected an integer of 1 or more'),
         (dict(gate_factor=0), r'gate_factor=0 of DGCConv2d, expected a share in \(0, 1\]'),
         (dict(gate_factor=1.5), r'gate_factor=1.5 of DGCConv2d'),
-        (dict(squeeze_rate=1), 'squeeze_rate=1 of DGCConv2d, expected 2 or more'),
+        (dict(squeeze_rate=1), 'squeeze_rate=1 of DGCConv2d, expected an integer of 2 or more'),
     ],
 )
 def test_numbers_out_of_range_raise(arguments, message):

@@ -44,8 +44,8 @@ def test_weights_of_other_groups_get_no_gradient():
 @pytest.mark.parametrize(
     ('groups', 'message'),
     [
-        (5, 'FixedGroupConv2d has 4 -> 8 channels for 5 heads'),
-        (0, 'heads=0, expected an integer of 1 or more'),
+        (5, 'FixedGroupConv2d has 4 -> 8 channels for 5 groups'),
+        (0, 'groups=0 of FixedGroupConv2d, expected an integer of 1 or more'),
     ],
 )
 def test_groups_out_of_range_raise(groups, message):
@@ -54,5 +54,5 @@ def test_groups_out_of_range_raise(groups, message):
 
 
 def test_says_why_it_should_stay_dense():
-    assert FixedGroupConv2d.why_dense(8, 3, groups=4) == '8 -> 3 channels for 4 heads'
+    assert FixedGroupConv2d.why_dense(8, 3, groups=4) == '8 -> 3 channels for 4 groups'
     assert FixedGroupConv2d.why_dense(8, 4, groups=4) is None

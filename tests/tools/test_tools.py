@@ -300,7 +300,7 @@ WRONG = {
         "MSGCResNet got an unknown argument 'head', did you mean 'heads'?",
     ),
     'depth': (['model.backbone.depth=19'], 'depth=19 of MSGCResNet, expected one of [18, 34,'),
-    'hook': (['custom_hooks.0.target=2'], 'MACBudgetHook target=2'),
+    'hook': (['custom_hooks.0.target=2'], 'target=2 of MACBudgetHook'),
     'type': (['model.backbone.type=MSGResNet'], 'MSGResNet is not in the'),
     'annotation file': (
         ['train_dataloader.dataset.type=CocoDataset', 'train_dataloader.dataset.ann_file=no.json'],
