@@ -83,14 +83,16 @@ class GateRecorder:
     ...         model.test_step(batch)
     >>> recorder.take()
 
-    max_images: later images are left out.
+    max_images: later images are left out. batches: over how many of them the images are to be
+    spread, for data that is sorted by class; by default the first ones are taken.
 
     Raises ValueError for a model without grouped layers.
     """
 
-    def __init__(self, model: nn.Module, max_images: int = 64) -> None:
+    def __init__(self, model: nn.Module, max_images: int = 64, batches: int = 1) -> None:
         self.model = model
         self.max_images = max_images
+        self.of_batch = -(-max_images // batches)
         self.images = 0
         self._layers = {n: m for n, m in model.named_modules() if isinstance(m, GroupedLayer)}
         if not self._layers:
@@ -100,9 +102,9 @@ class GateRecorder:
         self._batch = 0  # images of the forward pass that is under way
 
     @property
-    def full(self) -> bool:
-        """Whether there are as many images as wanted."""
-        return self.images >= self.max_images
+    def wanted(self) -> int:
+        """How many images of the next batch are recorded, its first ones, where it has as many."""
+        return min(self.of_batch, self.max_images - self.images)
 
     def __enter__(self) -> 'GateRecorder':
         self._records = {name: _Record() for name in self._layers}
@@ -129,7 +131,7 @@ class GateRecorder:
 
     def _begin(self, module: nn.Module, args: tuple, kwargs: dict) -> None:
         # A pass that MMEngine's analyser traces is no other image.
-        ignored = self.full or torch.jit.is_tracing()
+        ignored = not self.wanted or torch.jit.is_tracing()
         self._batch = 0 if ignored else len(args[0] if args else kwargs['inputs'])
         for record in self._records.values():
             record.calls.clear()  # of a pass that failed
@@ -144,8 +146,8 @@ class GateRecorder:
     def _end(self, *_) -> None:
         if self._batch:
             for record in self._records.values():
-                record.end_batch(self._batch, self.max_images - self.images)
-        self.images += min(self._batch, self.max_images - self.images)
+                record.end_batch(self._batch, self.wanted)
+        self.images += min(self._batch, self.wanted)
         self._batch = 0
 
 

@@ -23,7 +23,7 @@ class GatePicturesHook(Hook):
     those of its own images. Metrics, random numbers and modes stay what they are.
 
     interval: draw after each so many epochs; a run that counts iterations draws at each validation.
-    max_images: whose gates are recorded, the first ones.
+    max_images: whose gates are recorded, spread over the batches.
 
     Raises ValueError for numbers out of range and for a model without grouped layers.
     """
@@ -55,14 +55,15 @@ class GatePicturesHook(Hook):
         self._stop()
         epoch = self._loop.epoch if self._loop else 0
         if is_main_process() and epoch % self.interval == 0:
-            self._recorder = GateRecorder(bare_model(runner), self.max_images)
+            batches = len(runner.val_dataloader)
+            self._recorder = GateRecorder(bare_model(runner), self.max_images, batches)
             self._recorder.__enter__()
 
     def before_val_iter(self, runner, batch_idx: int, data_batch: dict | None = None) -> None:
         """Keep the images that are being recorded."""
         if self._recorder:
-            wanted = self.max_images - len(self._images)
-            self._images += thumbnails(bare_model(runner), data_batch, wanted)
+            model = bare_model(runner)
+            self._images += thumbnails(model, data_batch, self._recorder.wanted)
 
     def after_val_epoch(self, runner, metrics: dict[str, float] | None = None) -> None:
         """Draw what was recorded."""

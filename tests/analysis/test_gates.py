@@ -69,6 +69,13 @@ def test_the_first_images_are_kept(limit):
     np.testing.assert_array_equal(found.read, masks_by_image(layer, images)[:limit])
 
 
+def test_images_are_spread_over_batches():
+    layer, images = msgc(), torch.randn(9, 6, 9, 9)
+    (found,) = recorded(one(layer), *images.split(3), max_images=5, batches=3)
+    expected = masks_by_image(layer, images)[[0, 1, 3, 4, 6]]
+    np.testing.assert_array_equal(found.read, expected)
+
+
 class Tower(nn.Module):
     """One layer on two maps, as a head on two levels."""
 

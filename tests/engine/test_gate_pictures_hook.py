@@ -56,7 +56,7 @@ def test_gates_are_those_of_the_validation(tiny_cfg, drawn):
     runner.val()
     ((layers, images),) = drawn
     assert len(images) == 3
-    with gates.GateRecorder(runner.model, 3) as recorder, torch.no_grad():
+    with gates.GateRecorder(runner.model, 3, batches=2) as recorder, torch.no_grad():
         for batch in runner.val_dataloader:
             runner.model.val_step(batch)
     for layer, expected in zip(layers, recorder.take(), strict=True):

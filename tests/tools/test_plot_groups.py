@@ -11,6 +11,7 @@ import torch
 from mmengine.config import Config
 
 from mmdet_groupconv.analysis.recording import Recording
+from mmdet_groupconv.classification import ImageFolder
 from mmdet_groupconv.engine.launch import build_model
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -98,9 +99,18 @@ def test_classifiers_read_class_folders(main, tmp_path, monkeypatch):
         image = rng.integers(256, size=(32, 32, 3))
         cv2.imwrite(str(tmp_path / f'images/{name}/0.png'), image)
     arguments = ['--out', str(tmp_path / 'out'), '--images', str(tmp_path / 'images')]
+    classes = []
+    original = ImageFolder.__getitem__
+
+    def getitem(dataset, index):
+        classes.append(original(dataset, index)['data_samples'])
+        return original(dataset, index)
+
+    monkeypatch.setattr(ImageFolder, '__getitem__', getitem)
     assert main([str(CIFAR), *arguments, '--number', '3']) == 0
     found = json.loads((tmp_path / 'out/groups.json').read_text())
     assert found['number_of_images'] == 3
+    assert classes == [0, 3, 6]  # of all, not the first
 
 
 @pytest.mark.parametrize(

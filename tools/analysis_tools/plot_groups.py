@@ -2,18 +2,19 @@
 
 import argparse
 import copy
-import itertools
 import json
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from mmdet.registry import DATASETS
 from mmengine.config import Config
 from mmengine.runner import Runner, load_state_dict
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
+from torch.utils.data import Subset
 
 from mmdet_groupconv.analysis.gates import GateRecorder, LayerGates
 from mmdet_groupconv.analysis.images import image_batches, image_paths
@@ -31,7 +32,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('checkpoint', nargs='?', help='trained weights; else they are random')
     parser.add_argument('--out', required=True, help='folder for the pictures and groups.json')
     parser.add_argument('--images', help="folder of images; else the config's for validation")
-    parser.add_argument('--number', type=int, default=64, help='of images, at most')
+    parser.add_argument('--number', type=int, default=64, help='of images, spread over all of them')
     parser.add_argument('--format', choices=('png', 'svg', 'pdf'), default='png')
     return parser.parse_intermixed_args(argv)  # the checkpoint may come after options
 
@@ -51,16 +52,22 @@ def batches_of(cfg: Config, args: argparse.Namespace) -> tuple[Iterable[dict], i
     """Batches of one image each, and how many."""
     loader = copy.deepcopy(cfg.val_dataloader)
     if args.images:
-        paths = image_paths(args.images)[: args.number]
+        paths = spread(image_paths(args.images), args.number)
         if loader.dataset.type != 'ImageFolder':
             return image_batches(cfg, paths), len(paths)
         loader.dataset.data_root = args.images
     else:
         check_data(cfg, ('val',))
     loader.update(batch_size=1, num_workers=0, persistent_workers=False)
-    batches = Runner.build_dataloader(loader, seed=0)
-    number = min(args.number, len(batches))
-    return itertools.islice(batches, number), number
+    dataset = DATASETS.build(loader.dataset)
+    loader.dataset = Subset(dataset, spread(range(len(dataset)), args.number))
+    return Runner.build_dataloader(loader, seed=0), len(loader.dataset)
+
+
+def spread(items: Sequence, number: int) -> list:
+    """So many of them, at equal distances: data may be sorted by class."""
+    number = min(number, len(items))
+    return [items[n * len(items) // number] for n in range(number)]
 
 
 def print_layers(layers: list[LayerGates], title: str) -> None:
