@@ -1,6 +1,7 @@
 # make demo      install, train and evaluate a small MSGC detector, with pictures (2 cores, no data)
 # make test      install and run the quick tests          make test-all  all tests
 # make lint      ruff, lint and format                    make mmcv-ops  build mmcv's compiled ops
+# make docs      the documentation, into build/site
 SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
@@ -8,7 +9,7 @@ PY := $(VENV)/bin/python
 DEMO := configs/demo/retinanet_msgc-r18_scenes.py
 DEMO_DIR := work_dirs/demo
 
-.PHONY: demo test test-all lint mmcv-ops clean
+.PHONY: demo test test-all lint docs mmcv-ops clean
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 10) <= v <= (3, 12) else \
@@ -34,6 +35,10 @@ test-all: $(VENV)/.installed
 lint: $(VENV)/.installed
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
+
+docs: $(VENV)/.installed
+	$(PY) -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[docs]'
+	$(PY) -m mkdocs build
 
 # mmcv's own build: needs a C++ compiler, torch at hand and about 11 minutes on two cores.
 mmcv-ops: $(VENV)/.installed
