@@ -94,6 +94,8 @@ def dense_config(args: argparse.Namespace) -> Config:
     path = args.dense
     if not path:
         folder, name = os.path.split(args.config)
+        if '_' not in name:
+            raise ValueError(f'no dense config is known for {args.config}, name one with --dense')
         detector, host, *rest = name.split('_')
         rest = [word for word in rest if word != 'whole']
         path = os.path.join(folder, '_'.join((detector, host.split('-')[-1], *rest)))

@@ -22,6 +22,8 @@ def check_writable(path: str | os.PathLike, source: str | os.PathLike) -> None:
         raise ValueError(f'output {path}: folder {path.parent} is not writable')
     if path.is_dir():
         raise ValueError(f'output {path} is a folder, expected a file')
+    if path.exists() and not path.is_file():  # a rename would replace /dev/null itself
+        raise ValueError(f'output {path} is a device or pipe, expected a file')
     if path.exists() and path.samefile(source):
         raise ValueError(f'output {path} is the input itself, expected another file')
 

@@ -54,6 +54,12 @@ def describe(error: Exception) -> str:
         text = traceback.extract_tb(error.__traceback__)[-1].line or type(error).__name__
     if isinstance(error, _UNNAMED) and built and built[-1] not in text:
         text = f'{built[-1]}: {text}'
+    files = [f.f_locals.get('filename') for f in frames if f.f_code.co_name == 'fromfile']
+    if files and str(files[0]) not in text:
+        text = f'config {files[0]}: {type(error).__name__}: {text}'
+    lacking = re.fullmatch(r"'(?:ConfigDict|Config)' object has no attribute '(\w+)'", text)
+    if lacking:
+        text = f'the config has no {lacking[1]!r}, expected it to be set'
     missing = re.match(r"'?(\w+) is not in the \S+ registry", text)
     if missing:
         known = {name for f in frames for name in _registered(f)}

@@ -343,7 +343,19 @@ def test_a_config_that_is_none_is_refused(name, case, tmp_path, capsys, monkeypa
     monkeypatch.chdir(tmp_path)
     file, content = CONFIGS[case]
     (tmp_path / file).write_text(content)
-    ends_in_one_line(tool(name), [tmp_path / file], capsys, tmp_path)
+    line = ends_in_one_line(tool(name), [tmp_path / file], capsys, tmp_path)
+    assert file in line or case in ('base', 'empty')
+
+
+@pytest.mark.parametrize('option', ['get_macs', 'check_dataset'])
+def test_a_device_is_not_replaced_by_a_file(option, tmp_path, capsys):
+    os.mkfifo(tmp_path / 'pipe')  # as /dev/null and /dev/full, but ours to lose
+    name, flag = dict(
+        get_macs=('analysis_tools/get_macs', '--out'), check_dataset=('check_dataset', '--json')
+    )[option]
+    line = ends_in_one_line(tool(name), [DEMO, flag, tmp_path / 'pipe'], capsys, tmp_path)
+    assert 'pipe is a device or pipe, expected a file' in line
+    assert (tmp_path / 'pipe').is_fifo()
 
 
 @pytest.mark.parametrize('name', BAD)
