@@ -154,7 +154,7 @@ def test_a_damaged_file_to_resume_is_named(refused, tmp_path):
     assert refused(f'--resume={path}') == f'error: checkpoint {path} not found'
     torch.save(dict(weight=torch.ones(999)), path)
     os.truncate(path, path.stat().st_size // 2)
-    assert refused(f'--resume={path}').startswith(f'error: checkpoint {path} can not be read: ')
+    assert refused(f'--resume={path}').startswith(f'error: checkpoint {path} can not be read')
     assert not (tmp_path / 'work_dir').exists()
 
 
