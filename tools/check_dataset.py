@@ -11,8 +11,8 @@ from rich.table import Table
 
 from mmdet_groupconv.checkpoints import check_writable, whole_file
 from mmdet_groupconv.datasets.report import DataReport
+from mmdet_groupconv.engine.data_inputs import data_reports
 from mmdet_groupconv.engine.errors import user_errors
-from mmdet_groupconv.engine.inputs import data_reports
 from mmdet_groupconv.engine.launch import add_config_options, load_config
 
 MODES = 'train', 'val', 'test'

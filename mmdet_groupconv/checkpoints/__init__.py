@@ -7,7 +7,7 @@ from .latest import latest_checkpoint
 from .loaded import check_grouping, loading_report
 from .network import NETWORKS, Network
 from .publishing import publish_backbone
-from .reading import read_checkpoint, read_state_dict
+from .reading import below_prefix, read_checkpoint, read_state_dict
 from .writing import check_writable, remove_leftovers, whole_file, write_checkpoint
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     'Classifier',
     'MisfitError',
     'Network',
+    'below_prefix',
     'check_fit',
     'check_grouping',
     'check_writable',

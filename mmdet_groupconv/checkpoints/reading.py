@@ -38,7 +38,13 @@ def read_state_dict(path: str | os.PathLike, prefix: str = '') -> dict[str, Tens
     Raises FileNotFoundError, and ValueError for a file that is no checkpoint, that would need to
     run code (a pickled model), or that holds nothing below `prefix`.
     """
-    state, _ = read_checkpoint(path)
+    return below_prefix(read_checkpoint(path)[0], prefix, path)
+
+
+def below_prefix(
+    state: dict[str, Tensor], prefix: str, path: str | os.PathLike
+) -> dict[str, Tensor]:
+    """What is below a prefix, without it. Raises ValueError that names the file for nothing."""
     prefix = prefix and prefix.rstrip('.') + '.'
     state = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     if not state:

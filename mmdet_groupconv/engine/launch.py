@@ -20,7 +20,8 @@ from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from torch import nn
 
-from .inputs import check_checkpoints, check_data, datasets_of
+from .checkpoint_inputs import check_checkpoints
+from .data_inputs import check_data, datasets_of
 from .mac_ratio_hook import MACRatioHook
 from .resuming import prepare_resume
 

@@ -11,7 +11,7 @@ from mmengine.config import Config
 from mmengine.optim import OptimWrapper
 
 from mmdet_groupconv.checkpoints import grouping_keys, publish_backbone, read_checkpoint
-from mmdet_groupconv.engine.inputs import check_checkpoints
+from mmdet_groupconv.engine.checkpoint_inputs import check_checkpoints
 from mmdet_groupconv.engine.launch import build_model
 from mmdet_groupconv.engine.self_grouping import sgc_layers
 from mmdet_groupconv.layers import DGCConv2d

@@ -10,7 +10,7 @@ import pytest
 from mmengine.config import Config
 from PIL import Image
 
-from mmdet_groupconv.engine.inputs import check_data, data_reports
+from mmdet_groupconv.engine.data_inputs import check_data, data_reports
 
 PROJECT = Path(__file__).resolve().parents[2]
 

@@ -21,8 +21,8 @@ from mmdet_groupconv.analysis.images import image_batches, image_paths
 from mmdet_groupconv.analysis.pictures import save
 from mmdet_groupconv.analysis.recording import record
 from mmdet_groupconv.checkpoints import check_fit, read_state_dict, whole_file
+from mmdet_groupconv.engine.data_inputs import check_data
 from mmdet_groupconv.engine.errors import user_errors
-from mmdet_groupconv.engine.inputs import check_data
 from mmdet_groupconv.engine.launch import add_config_options, build_model, load_config
 
 
