@@ -51,13 +51,14 @@ class Examination:
     figures: dict[str, Figure] = field(default_factory=dict)
 
     def to_dict(self) -> dict:
-        """For JSON; without pictures."""
+        """For JSON, in the form that ``plot_runs.py --results`` reads too; without pictures."""
         return dict(
             name=self.name,
             checkpoint=Path(self.checkpoint).name,
-            metrics=self.metrics,
+            **self.metrics,
             classes=self.classes,
             targets=self.targets,
+            ms=self.milliseconds['compact'],
             milliseconds=self.milliseconds,
             macs=self.macs.macs,
             original_macs=self.macs.original,
