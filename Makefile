@@ -6,6 +6,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
+WORKERS ?= 2  # processes that share the tests, of about 1 GB each
 DEMO := configs/demo/retinanet_msgc-r18_scenes.py
 DEMO_DIR := work_dirs/demo
 
@@ -27,10 +28,10 @@ demo: $(VENV)/.installed
 	@echo "Pictures: $$(ls -d $(DEMO_DIR)/*/pictures | tail -n 1)"
 
 test: $(VENV)/.installed
-	OMP_NUM_THREADS=1 $(PY) -m pytest -m 'not slow'
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist loadfile -m 'not slow'
 
 test-all: $(VENV)/.installed
-	OMP_NUM_THREADS=1 $(PY) -m pytest
+	OMP_NUM_THREADS=1 $(PY) -m pytest -n $(WORKERS) --dist loadfile
 
 lint: $(VENV)/.installed
 	$(PY) -m ruff check .

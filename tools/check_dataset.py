@@ -13,7 +13,8 @@ from mmdet_groupconv.checkpoints import check_writable, whole_file
 from mmdet_groupconv.datasets.report import DataReport
 from mmdet_groupconv.engine.data_inputs import data_reports
 from mmdet_groupconv.engine.errors import user_errors
-from mmdet_groupconv.engine.launch import add_config_options, load_config
+from mmdet_groupconv.engine.launch import load_config
+from mmdet_groupconv.engine.options import add_config_options
 
 MODES = 'train', 'val', 'test'
 

@@ -13,14 +13,8 @@ from torch import Tensor, nn
 
 from mmdet_groupconv.checkpoints import check_fit, check_writable, read_state_dict
 from mmdet_groupconv.engine.errors import user_errors
-from mmdet_groupconv.engine.launch import (
-    add_config_options,
-    add_freeze_options,
-    build_model,
-    calibration_batches,
-    check_freeze,
-    load_config,
-)
+from mmdet_groupconv.engine.launch import build_model, calibration_batches, load_config
+from mmdet_groupconv.engine.options import add_config_options, add_freeze_options, check_freeze
 from mmdet_groupconv.inference.freezing import freeze_gates
 
 

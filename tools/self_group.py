@@ -14,7 +14,8 @@ from mmdet_groupconv.checkpoints import (
     write_checkpoint,
 )
 from mmdet_groupconv.engine.errors import user_errors
-from mmdet_groupconv.engine.launch import add_config_options, build_model, load_config
+from mmdet_groupconv.engine.launch import build_model, load_config
+from mmdet_groupconv.engine.options import add_config_options
 from mmdet_groupconv.engine.self_grouping import self_group_model, sgc_layers
 
 

@@ -10,17 +10,19 @@ from rich.table import Table
 from mmdet_groupconv.checkpoints import check_writable
 from mmdet_groupconv.engine.errors import run_errors, user_errors
 from mmdet_groupconv.engine.launch import (
-    add_config_options,
-    add_freeze_options,
-    add_run_options,
     build_runner,
     calibration_batches,
-    check_freeze,
     drop_mac_hooks,
     load_config,
     save_predictions,
 )
 from mmdet_groupconv.engine.mac_ratio_hook import bare_model
+from mmdet_groupconv.engine.options import (
+    add_config_options,
+    add_freeze_options,
+    add_run_options,
+    check_freeze,
+)
 from mmdet_groupconv.inference import compact
 
 

@@ -6,12 +6,8 @@ import sys
 from mmengine.config import Config
 
 from mmdet_groupconv.engine.errors import run_errors, user_errors
-from mmdet_groupconv.engine.launch import (
-    add_config_options,
-    add_run_options,
-    build_runner,
-    load_config,
-)
+from mmdet_groupconv.engine.launch import build_runner, load_config
+from mmdet_groupconv.engine.options import add_config_options, add_run_options
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:

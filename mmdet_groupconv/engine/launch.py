@@ -6,7 +6,7 @@ import gc
 import itertools
 import os
 import os.path as osp
-from argparse import ArgumentParser, Namespace
+from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +15,7 @@ from mmdet.engine.hooks.utils import trigger_visualization_hook
 from mmdet.evaluation import DumpDetResults
 from mmdet.registry import HOOKS, MODELS, RUNNERS
 from mmdet.utils import setup_cache_size_limit_of_dynamo
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from torch import nn
@@ -23,50 +23,8 @@ from torch import nn
 from .checkpoint_inputs import check_checkpoints
 from .data_inputs import check_data, datasets_of
 from .mac_ratio_hook import MACRatioHook
+from .model_check import check_maps
 from .resuming import prepare_resume
-
-
-def add_config_options(parser: ArgumentParser) -> None:
-    """The config and its overrides, as MMDetection's tools take them."""
-    parser.add_argument('config', help='config file path')
-    parser.add_argument(
-        '--cfg-options',
-        nargs='+',
-        action=DictAction,
-        metavar='KEY=VALUE',
-        help='override settings of the config, e.g. model.backbone.heads=8 key="[a,b]"',
-    )
-
-
-def add_run_options(parser: ArgumentParser) -> None:
-    """How a run is placed: where it writes and how its processes are started."""
-    parser.add_argument('--work-dir', help='where logs, checkpoints and metrics are written')
-    parser.add_argument('--launcher', choices=('none', 'pytorch', 'slurm', 'mpi'), default='none')
-    parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
-
-
-def add_freeze_options(parser: ArgumentParser, then: str) -> None:
-    """Freezing gates by image, for :func:`calibration_batches`. then: what help says of it."""
-    parser.add_argument(
-        '--freeze',
-        type=float,
-        metavar='KEEP',
-        help='fix gates by image: a head reads what it read on more than this share (0 to 1) of '
-        f'the calibration images; {then}',
-    )
-    parser.add_argument(
-        '--calibrate',
-        type=int,
-        default=64,
-        metavar='BATCHES',
-        help='of training images, at most, for --freeze',
-    )
-
-
-def check_freeze(args: Namespace) -> None:
-    """Raise ValueError for a share that is none, before the work for it."""
-    if args.freeze is not None and not 0 <= args.freeze <= 1:
-        raise ValueError(f'--freeze {args.freeze}: expected a share from 0 to 1')
 
 
 def load_config(args: Namespace) -> Config:
@@ -96,7 +54,9 @@ def build_runner(cfg: Config, modes: tuple[str, ...]) -> Runner:
     setup_cache_size_limit_of_dynamo()
     check_data(cfg, modes)
     _prepare_hooks(cfg)
-    reports = check_checkpoints(cfg, build_model(cfg), modes)
+    model = build_model(cfg)
+    check_maps(model)
+    reports = check_checkpoints(cfg, model, modes)
     for hook in cfg.get('custom_hooks') or []:
         HOOKS.build({key: value for key, value in hook.items() if key != 'priority'})
     warnings = prepare_resume(cfg)

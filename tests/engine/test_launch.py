@@ -1,5 +1,7 @@
 """The hooks of the tools' runner."""
 
+from pathlib import Path
+
 import pytest
 from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
@@ -48,3 +50,12 @@ def test_without_settings_each_epoch_is_saved(tiny_cfg):
     runner = build_runner(tiny_cfg, ('train',))
     (hook,) = (hook for hook in runner.hooks if isinstance(hook, WholeCheckpointHook))
     assert (hook.interval, hook.by_epoch) == (1, True)
+
+
+def test_a_neck_that_cannot_read_the_backbone_s_maps_is_named(tiny_cfg):
+    tiny_cfg.launcher = 'none'
+    tiny_cfg.model.neck.in_channels = [8, 16, 32]
+    message = r'FPN has in_channels=\[8, 16, 32\], expected .* MSGCResNet returns: \[8, 16, 32, 64\]'
+    with pytest.raises(ValueError, match=message):
+        build_runner(tiny_cfg, ('train',))
+    assert not Path(tiny_cfg.work_dir).exists()

@@ -23,7 +23,8 @@ from mmdet_groupconv.analysis.recording import record
 from mmdet_groupconv.checkpoints import check_fit, read_state_dict, whole_file
 from mmdet_groupconv.engine.data_inputs import check_data
 from mmdet_groupconv.engine.errors import user_errors
-from mmdet_groupconv.engine.launch import add_config_options, build_model, load_config
+from mmdet_groupconv.engine.launch import build_model, load_config
+from mmdet_groupconv.engine.options import add_config_options
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
