@@ -6,7 +6,8 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV := .venv
 PY := $(VENV)/bin/python
-WORKERS ?= 2  # processes that share the tests, of about 1 GB each
+# Processes that share the tests, of about 1 GB each.
+WORKERS ?= 2
 DEMO := configs/demo/retinanet_msgc-r18_scenes.py
 DEMO_DIR := work_dirs/demo
 
