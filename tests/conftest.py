@@ -1,3 +1,4 @@
+import importlib.util
 import os
 from pathlib import Path
 
@@ -16,6 +17,20 @@ def _plain_configs():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr('yapf.yapflib.yapf_api.FormatCode', lambda text, **_: (text, True))
         yield
+
+
+@pytest.fixture(scope='session')
+def tool():
+    """``tool(name)``: the module of a command line, fresh, by its name below ``tools/``."""
+
+    def load(name):
+        path = PROJECT / 'tools' / f'{name}.py'
+        spec = importlib.util.spec_from_file_location(f'tools_{path.stem}', path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return module
+
+    return load
 
 
 @pytest.fixture(scope='session')

@@ -1,6 +1,5 @@
 """Wrong arguments, checkpoints and files: one clear line, nothing executed, nothing half done."""
 
-import importlib.util
 import math
 import os
 import pickle
@@ -283,14 +282,6 @@ def test_a_checkpoint_cut_anywhere_is_refused(tmp_path_factory, share):
         read_state_dict(folder / 'cut.pth')
 
 
-def tool(name):
-    path = PROJECT / 'tools' / f'{name}.py'
-    spec = importlib.util.spec_from_file_location(f'bad_input_{path.stem}', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
-
-
 TOOLS = {
     'train': [],
     'test': ['CHECKPOINT'],
@@ -329,55 +320,57 @@ def ends_in_one_line(main, argv, capsys, folder):
 
 
 @pytest.mark.parametrize('name', TOOLS)
-def test_every_tool_names_a_missing_file(name, tmp_path, capsys, monkeypatch):
+def test_every_tool_names_a_missing_file(tool, name, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     known = dict(CHECKPOINT=tmp_path / 'no.pth', OUT=tmp_path / 'out.pth')
     argv = [tmp_path / 'no.file', *(known.get(value, value) for value in TOOLS[name])]
-    line = ends_in_one_line(tool(name), argv, capsys, tmp_path)
+    line = ends_in_one_line(tool(name).main, argv, capsys, tmp_path)
     assert 'no.file' in line or name == 'benchmark'
 
 
 @pytest.mark.parametrize('case', CONFIGS)
 @pytest.mark.parametrize('name', ['train', 'check_dataset', 'analysis_tools/get_macs'])
-def test_a_config_that_is_none_is_refused(name, case, tmp_path, capsys, monkeypatch):
+def test_a_config_that_is_none_is_refused(tool, name, case, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     file, content = CONFIGS[case]
     (tmp_path / file).write_text(content)
-    line = ends_in_one_line(tool(name), [tmp_path / file], capsys, tmp_path)
+    line = ends_in_one_line(tool(name).main, [tmp_path / file], capsys, tmp_path)
     assert file in line or case in ('base', 'empty')
 
 
 @pytest.mark.parametrize('option', ['get_macs', 'check_dataset'])
-def test_a_device_is_not_replaced_by_a_file(option, tmp_path, capsys):
+def test_a_device_is_not_replaced_by_a_file(tool, option, tmp_path, capsys):
     os.mkfifo(tmp_path / 'pipe')  # as /dev/null and /dev/full, but ours to lose
     name, flag = dict(
         get_macs=('analysis_tools/get_macs', '--out'), check_dataset=('check_dataset', '--json')
     )[option]
-    line = ends_in_one_line(tool(name), [DEMO, flag, tmp_path / 'pipe'], capsys, tmp_path)
+    line = ends_in_one_line(tool(name).main, [DEMO, flag, tmp_path / 'pipe'], capsys, tmp_path)
     assert 'pipe is a device or pipe, expected a file' in line
     assert (tmp_path / 'pipe').is_fifo()
 
 
 @pytest.mark.parametrize('name', BAD)
-def test_a_bad_checkpoint_ends_a_training_before_it_begins(name, checkpoints, tmp_path, capsys):
+def test_a_bad_checkpoint_ends_a_training_before_it_begins(
+    tool, name, checkpoints, tmp_path, capsys
+):
     work_dir = tmp_path / 'work_dir'
     argv = [DEMO, '--work-dir', work_dir, '--cfg-options', f'load_from={checkpoints[name]}']
-    line = ends_in_one_line(tool('train'), argv, capsys, tmp_path)
+    line = ends_in_one_line(tool('train').main, argv, capsys, tmp_path)
     assert str(checkpoints[name]) in line
 
 
-def test_a_work_dir_below_a_file_is_named(tmp_path, capsys):
+def test_a_work_dir_below_a_file_is_named(tool, tmp_path, capsys):
     (tmp_path / 'file').touch()
     options = [f'train_dataloader.dataset.data_root={tmp_path}']
     argv = [DEMO, '--work-dir', tmp_path / 'file/x', '--cfg-options', *options]
-    assert str(tmp_path / 'file') in ends_in_one_line(tool('train'), argv, capsys, tmp_path)
+    assert str(tmp_path / 'file') in ends_in_one_line(tool('train').main, argv, capsys, tmp_path)
 
 
 @pytest.mark.parametrize('out', ['no/out.json', 'file/out.json', ''])
 @pytest.mark.parametrize(
     ('name', 'option'), [('analysis_tools/get_macs', '--out'), ('check_dataset', '--json')]
 )
-def test_a_report_that_can_not_be_written_is_named(name, option, out, tmp_path, capsys):
+def test_a_report_that_can_not_be_written_is_named(tool, name, option, out, tmp_path, capsys):
     (tmp_path / 'file').touch()
-    line = ends_in_one_line(tool(name), [DEMO, option, tmp_path / out], capsys, tmp_path)
+    line = ends_in_one_line(tool(name).main, [DEMO, option, tmp_path / out], capsys, tmp_path)
     assert str(tmp_path / out) in line

@@ -1,4 +1,3 @@
-import importlib.util
 import json
 from pathlib import Path
 
@@ -13,10 +12,8 @@ SMALL = ['--shape', '64', '64', '--rounds', '1']
 
 
 @pytest.fixture
-def module():
-    spec = importlib.util.spec_from_file_location('benchmark', PROJECT / 'tools/benchmark.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+def module(tool):
+    module = tool('benchmark')
 
     def no_compiler(*_):
         raise module.AbsentError('torch.compile: left out, it takes half a minute')

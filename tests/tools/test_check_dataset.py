@@ -1,6 +1,5 @@
 """The tool on a small set on disk, and the same check before a run."""
 
-import importlib.util
 import io
 import json
 from pathlib import Path
@@ -16,11 +15,8 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope='module')
-def tool():
-    spec = importlib.util.spec_from_file_location('check', PROJECT / 'tools/check_dataset.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
+def main(tool):
+    return tool('check_dataset').main
 
 
 def encoded(image, form='JPEG'):
@@ -66,8 +62,8 @@ def config(data):
     return Config.fromfile(data / 'config.py')
 
 
-def test_sound_data_exit_with_0_and_are_counted(tool, data, capsys):
-    assert tool([str(data / 'config.py'), '--full', '--json', str(data / 'out.json')]) == 0
+def test_sound_data_exit_with_0_and_are_counted(main, data, capsys):
+    assert main([str(data / 'config.py'), '--full', '--json', str(data / 'out.json')]) == 0
     assert 'cat 3' in capsys.readouterr().out
     (report,) = json.loads((data / 'out.json').read_text())
     assert report['problems'] == []
@@ -75,9 +71,9 @@ def test_sound_data_exit_with_0_and_are_counted(tool, data, capsys):
     check_data(config(data), ('train',))
 
 
-def test_errors_exit_with_1_and_are_listed(tool, data, capsys):
+def test_errors_exit_with_1_and_are_listed(main, data, capsys):
     (data / 'images/1.jpg').unlink()
-    assert tool([str(data / 'config.py'), '--json', str(data / 'out.json')]) == 1
+    assert main([str(data / 'config.py'), '--json', str(data / 'out.json')]) == 1
     (problem,) = json.loads((data / 'out.json').read_text())[0]['problems']
     assert problem['kind'] == 'image file not found'
     assert problem['examples'] == [str(data / 'images/1.jpg')]
@@ -86,14 +82,14 @@ def test_errors_exit_with_1_and_are_listed(tool, data, capsys):
         check_data(config(data), ('train',))
 
 
-def test_no_half_report_stays_behind(tool, data, monkeypatch):
+def test_no_half_report_stays_behind(main, data, monkeypatch):
     def fail(self, text):
         self.write_bytes(b'half')
         raise OSError(28, 'No space left on device', str(self))
 
     monkeypatch.setattr(Path, 'write_text', fail)
     with pytest.raises(SystemExit):
-        tool([str(data / 'config.py'), '--json', str(data / 'out.json')])
+        main([str(data / 'config.py'), '--json', str(data / 'out.json')])
     assert not list(data.glob('*out.json*'))
 
 
@@ -243,8 +239,8 @@ def test_folders_of_classes_are_checked(tmp_path):
         check_data(cfg, ('train',))
 
 
-def test_a_config_without_data_is_refused(tool, tmp_path, capsys):
+def test_a_config_without_data_is_refused(main, tmp_path, capsys):
     (tmp_path / 'config.py').write_text('x = 1')
     with pytest.raises(SystemExit):
-        tool([str(tmp_path / 'config.py')])
+        main([str(tmp_path / 'config.py')])
     assert 'has no train_, val_ or test_dataloader' in capsys.readouterr().err

@@ -1,6 +1,5 @@
 """tools/convert_checkpoint.py on small networks."""
 
-import importlib.util
 import os
 from pathlib import Path
 
@@ -17,12 +16,8 @@ SMALL = dict(num_classes=5, depth=18, base_channels=8)
 
 
 @pytest.fixture(scope='module')
-def main():
-    path = PROJECT / 'tools/convert_checkpoint.py'
-    spec = importlib.util.spec_from_file_location('convert_checkpoint', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
+def main(tool):
+    return tool('convert_checkpoint').main
 
 
 @pytest.fixture(scope='module')

@@ -1,6 +1,5 @@
 """tools/export.py on small detectors."""
 
-import importlib.util
 import sys
 from pathlib import Path
 
@@ -48,11 +47,8 @@ def save_weights(config, path):
 
 
 @pytest.fixture(scope='module')
-def module():
-    spec = importlib.util.spec_from_file_location('export', PROJECT / 'tools/export.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def module(tool):
+    return tool('export')
 
 
 @pytest.fixture(scope='module')

@@ -1,6 +1,5 @@
 """tools/infer.py on an image, a folder and a video, with a small random detector."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -24,11 +23,8 @@ SMALL = {
 
 
 @pytest.fixture(scope='module')
-def main():
-    spec = importlib.util.spec_from_file_location('infer', PROJECT / 'tools/infer.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
+def main(tool):
+    return tool('infer').main
 
 
 @pytest.fixture(scope='module')

@@ -1,6 +1,5 @@
 """tools/analysis_tools/plot_groups.py on small random detectors."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -20,12 +19,8 @@ CIFAR = PROJECT / 'configs/cifar10/msgc-r18-b16_10e_cifar10.py'
 
 
 @pytest.fixture(scope='module')
-def main():
-    path = PROJECT / 'tools/analysis_tools/plot_groups.py'
-    spec = importlib.util.spec_from_file_location('plot_groups', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
+def main(tool):
+    return tool('analysis_tools/plot_groups').main
 
 
 @pytest.fixture(scope='module')

@@ -1,6 +1,5 @@
 """tools/analysis_tools/plot_runs.py on hand-written logs."""
 
-import importlib.util
 import json
 from pathlib import Path
 
@@ -10,12 +9,8 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope='module')
-def main():
-    path = PROJECT / 'tools/analysis_tools/plot_runs.py'
-    spec = importlib.util.spec_from_file_location('plot_runs', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
+def main(tool):
+    return tool('analysis_tools/plot_runs').main
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """tools/prepare_cifar10.py on small archives."""
 
-import importlib.util
 import stat
 import zipfile
 from pathlib import Path
@@ -19,12 +18,8 @@ IMAGES = {
 
 
 @pytest.fixture(scope='module')
-def main():
-    path = PROJECT / 'tools/prepare_cifar10.py'
-    spec = importlib.util.spec_from_file_location('prepare_cifar10', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
+def main(tool):
+    return tool('prepare_cifar10').main
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """tools/publish_backbone.py on a hand-made checkpoint."""
 
-import importlib.util
 import re
 from pathlib import Path
 
@@ -12,12 +11,8 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope='module')
-def main():
-    path = PROJECT / 'tools/publish_backbone.py'
-    spec = importlib.util.spec_from_file_location('publish_backbone', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
+def main(tool):
+    return tool('publish_backbone').main
 
 
 @pytest.fixture

@@ -1,6 +1,5 @@
 """tools/report.py on a tiny run: one page, with everything in it."""
 
-import importlib.util
 import json
 import re
 from pathlib import Path
@@ -11,15 +10,8 @@ PROJECT = Path(__file__).resolve().parents[2]
 DEMO = str(PROJECT / 'configs/demo/retinanet_msgc-r18_scenes.py')
 
 
-def tool(name):
-    spec = importlib.util.spec_from_file_location(f'tools_{name}', PROJECT / f'tools/{name}.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
-
-
 @pytest.fixture(scope='module')
-def work_dir(tmp_path_factory):
+def work_dir(tool, tmp_path_factory):
     """Of a finished run of two iterations."""
     folder = tmp_path_factory.mktemp('report')
     loaders = [
@@ -46,15 +38,15 @@ def work_dir(tmp_path_factory):
         'experiment_name=report',
         'visualizer.name=report',
     ]
-    tool('train')([DEMO, f'--work-dir={folder}/run', '--cfg-options', *settings])
+    tool('train').main([DEMO, f'--work-dir={folder}/run', '--cfg-options', *settings])
     return folder / 'run'
 
 
 @pytest.fixture(scope='module')
-def page(work_dir, tmp_path_factory):
+def page(tool, work_dir, tmp_path_factory):
     """The page and its figures."""
     out = tmp_path_factory.mktemp('page') / 'report.html'
-    assert tool('report')([str(work_dir), '--out', str(out), '--images=2', '--samples=1']) == 0
+    assert tool('report').main([str(work_dir), '--out', str(out), '--images=2', '--samples=1']) == 0
     return out.read_text(), json.loads(out.with_suffix('.json').read_text())
 
 
@@ -96,15 +88,15 @@ def test_the_run_is_left_as_it_was(work_dir, page):
     ('out', 'message'),
     [('page.txt', 'ends in .html'), ('missing/page.html', 'missing not found')],
 )
-def test_a_wrong_output_is_refused_before_the_work(work_dir, tmp_path, capsys, out, message):
+def test_a_wrong_output_is_refused_before_the_work(tool, work_dir, tmp_path, capsys, out, message):
     with pytest.raises(SystemExit, match='1'):
-        tool('report')([str(work_dir), '--out', str(tmp_path / out)])
+        tool('report').main([str(work_dir), '--out', str(tmp_path / out)])
     assert message in capsys.readouterr().err
 
 
-def test_a_folder_that_is_no_runs_is_named(tmp_path, capsys):
+def test_a_folder_that_is_no_runs_is_named(tool, tmp_path, capsys):
     with pytest.raises(SystemExit, match='1'):
-        tool('report')([str(tmp_path), '--out', str(tmp_path / 'page.html')])
+        tool('report').main([str(tmp_path), '--out', str(tmp_path / 'page.html')])
     error = capsys.readouterr().err
     assert f'{tmp_path} has no config' in error
     assert 'Traceback' not in error

@@ -1,6 +1,5 @@
 """tools/self_group.py on a small detector."""
 
-import importlib.util
 from pathlib import Path
 
 import pytest
@@ -16,11 +15,8 @@ SMALL = ['model.backbone.base_channels=8', 'model.neck.in_channels=[8,16,32,64]'
 
 
 @pytest.fixture(scope='module')
-def main():
-    spec = importlib.util.spec_from_file_location('self_group', PROJECT / 'tools/self_group.py')
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
+def main(tool):
+    return tool('self_group').main
 
 
 @pytest.fixture(scope='module')

@@ -1,6 +1,5 @@
 """The command lines, called in this process on the demo's config made tiny."""
 
-import importlib.util
 import itertools
 import json
 import os
@@ -21,14 +20,6 @@ PROJECT = Path(__file__).resolve().parents[2]
 DEMO = str(PROJECT / 'configs/demo/retinanet_msgc-r18_scenes.py')
 BCCD = str(PROJECT / 'configs/retinanet/retinanet_msgc-r18_fpn_12e_bccd.py')
 RUNS = itertools.count()
-
-
-def tool(name):
-    path = PROJECT / 'tools' / f'{name}.py'
-    spec = importlib.util.spec_from_file_location(f'tools_{path.stem}', path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module.main
 
 
 def tiny(tmp_path, *more):
@@ -64,10 +55,10 @@ def tiny(tmp_path, *more):
 
 
 @pytest.fixture(scope='module')
-def run(tmp_path_factory):
+def run(tool, tmp_path_factory):
     """A finished training run of 2 iterations."""
     folder = tmp_path_factory.mktemp('run')
-    assert tool('train')([DEMO, *tiny(folder)]) == 0
+    assert tool('train').main([DEMO, *tiny(folder)]) == 0
     return folder
 
 
@@ -131,7 +122,7 @@ HOOKS = {
 
 
 @pytest.mark.parametrize('method', HOOKS)
-def test_two_processes_train_on_cpus_and_end_cleanly(tmp_path, method):
+def test_two_processes_train_on_cpus_and_end_cleanly(tool, tmp_path, method):
     """Both see the same images, so that all they compute must be equal."""
     config, reporting = tmp_path / 'config.py', tmp_path / 'reporting.py'
     config.write_text(
@@ -170,44 +161,44 @@ def test_two_processes_train_on_cpus_and_end_cleanly(tmp_path, method):
         assert any(np.any(np.array(values) != 1) for values in first['steps'].values())
 
     checkpoint = str(tmp_path / 'work_dir/epoch_1.pth')
-    assert tool('test')([str(config), checkpoint, *tiny(tmp_path)]) == 0  # in one process
+    assert tool('test').main([str(config), checkpoint, *tiny(tmp_path)]) == 0  # in one process
     tested = [json.loads(p.read_text()) for p in (tmp_path / 'work_dir').glob('*/2*.json')]
     for name in ('mac_ratio', 'mac_ratio_detector'):
         (in_validation,) = first['scalars'][f'val/{name}']
         assert [m[name] for m in tested if name in m] == pytest.approx([in_validation])
 
 
-def test_a_self_grouped_checkpoint_is_tested_and_fine_tuned(tmp_path):
+def test_a_self_grouped_checkpoint_is_tested_and_fine_tuned(tool, tmp_path):
     config, out = tmp_path / 'config.py', tmp_path / 'grouped.pth'
     config.write_text(
         f"_base_ = '{DEMO}'\n"
         "model = dict(backbone=dict(type='SGCResNet', groups=4))\n"
         "custom_hooks = [dict(type='MACRatioHook')]\n"
     )
-    assert tool('train')([str(config), *tiny(tmp_path)]) == 0
+    assert tool('train').main([str(config), *tiny(tmp_path)]) == 0
     dense = str(tmp_path / 'work_dir/epoch_1.pth')
     options = tiny(tmp_path)[1:]  # it has no work dir
     arguments = ['--percentage', '60', '--step', '30', '--shape', '64', '64', '--out', str(out)]
-    assert tool('self_group')([str(config), dense, *arguments, *options]) == 0
-    assert tool('test')([str(config), str(out), *tiny(tmp_path)]) == 0
-    assert tool('train')([str(config), *tiny(tmp_path, f'load_from={out}')]) == 0
+    assert tool('self_group').main([str(config), dense, *arguments, *options]) == 0
+    assert tool('test').main([str(config), str(out), *tiny(tmp_path)]) == 0
+    assert tool('train').main([str(config), *tiny(tmp_path, f'load_from={out}')]) == 0
     grouped, tuned = read_state_dict(out), read_state_dict(dense)
     masks = [key for key in grouped if key.endswith('.mask')]
     assert any((grouped[key] == 0).any() for key in masks)
     assert all(torch.equal(grouped[key], tuned[key]) for key in masks)
 
 
-def predictions_of(run, *options):
+def predictions_of(tool, run, *options):
     out = run / 'predictions.pkl'
     checkpoint = str(run / 'work_dir/epoch_1.pth')
     kept = 'model.test_cfg.score_thr=0.0'  # after two iterations nothing is sure
     arguments = [DEMO, checkpoint, *options, '--out', str(out), *tiny(run, kept)]
-    assert tool('test')(arguments) == 0
+    assert tool('test').main(arguments) == 0
     return pickle.loads(out.read_bytes())
 
 
-def test_compact_testing_predicts_the_same(run):
-    eager, fast = predictions_of(run), predictions_of(run, '--compact')
+def test_compact_testing_predicts_the_same(tool, run):
+    eager, fast = predictions_of(tool, run), predictions_of(tool, run, '--compact')
     assert len(eager) == 4
     for one, other in zip(fast, eager, strict=True):
         expected, found = (item['pred_instances'] for item in (other, one))
@@ -215,20 +206,23 @@ def test_compact_testing_predicts_the_same(run):
         torch.testing.assert_close(found['scores'], expected['scores'], atol=1e-5, rtol=1e-4)
 
 
-def test_freezing_tells_what_it_changes(run, capsys):
+def test_freezing_tells_what_it_changes(tool, run, capsys):
     checkpoint = str(run / 'work_dir/epoch_1.pth')
-    assert tool('test')([DEMO, checkpoint, '--freeze', '0.5', '--calibrate', '1', *tiny(run)]) == 0
+    assert (
+        tool('test').main([DEMO, checkpoint, '--freeze', '0.5', '--calibrate', '1', *tiny(run)])
+        == 0
+    )
     assert 'gates by image' in capsys.readouterr().out
     with pytest.raises(SystemExit):
-        tool('test')([DEMO, checkpoint, '--freeze', '2', *tiny(run)])
+        tool('test').main([DEMO, checkpoint, '--freeze', '2', *tiny(run)])
     assert '--freeze 2.0: expected a share' in capsys.readouterr().err
 
 
-def test_testing_writes_metrics_pictures_and_predictions(run):
+def test_testing_writes_metrics_pictures_and_predictions(tool, run):
     checkpoint = str(run / 'work_dir/epoch_1.pth')
     out = run / 'predictions.pkl'
     options = ['--show-dir', 'pictures', '--out', str(out)]
-    assert tool('test')([DEMO, checkpoint, *options, *tiny(run)]) == 0
+    assert tool('test').main([DEMO, checkpoint, *options, *tiny(run)]) == 0
     assert len(list((run / 'work_dir').glob('*/pictures/*.jpg'))) == 4
     with out.open('rb') as file:
         assert len(pickle.load(file)) == 4
@@ -236,29 +230,29 @@ def test_testing_writes_metrics_pictures_and_predictions(run):
     assert any('mac_ratio' in found for found in metrics)
 
 
-def test_testing_needs_no_pretrained_file(run):
+def test_testing_needs_no_pretrained_file(tool, run):
     options = tiny(run, 'model.backbone.pretrained=gone.pth')
-    assert tool('test')([DEMO, str(run / 'work_dir/epoch_1.pth'), *options]) == 0
+    assert tool('test').main([DEMO, str(run / 'work_dir/epoch_1.pth'), *options]) == 0
 
 
-def test_fine_tuning_checks_the_backbone_and_leaves_heads_free(run, tmp_path, capsys):
+def test_fine_tuning_checks_the_backbone_and_leaves_heads_free(tool, run, tmp_path, capsys):
     load = f'load_from={run / "work_dir/epoch_1.pth"}'
-    assert tool('train')([DEMO, *tiny(tmp_path, load, 'model.bbox_head.num_classes=7')]) == 0
+    assert tool('train').main([DEMO, *tiny(tmp_path, load, 'model.bbox_head.num_classes=7')]) == 0
     with pytest.raises(SystemExit):
-        tool('train')([DEMO, *tiny(tmp_path, load, 'model.backbone.depth=34')])
+        tool('train').main([DEMO, *tiny(tmp_path, load, 'model.backbone.depth=34')])
     assert 'epoch_1.pth does not fit MSGCResNet' in capsys.readouterr().err.splitlines()[-1]
 
 
-def test_resuming_goes_on_after_the_last_epoch(run, tmp_path):
+def test_resuming_goes_on_after_the_last_epoch(tool, run, tmp_path):
     shutil.copytree(run, tmp_path, dirs_exist_ok=True)
     (tmp_path / 'work_dir/last_checkpoint').write_text(str(tmp_path / 'work_dir/epoch_1.pth'))
-    assert tool('train')([DEMO, '--resume', *tiny(tmp_path, 'train_cfg.max_epochs=2')]) == 0
+    assert tool('train').main([DEMO, '--resume', *tiny(tmp_path, 'train_cfg.max_epochs=2')]) == 0
     assert (tmp_path / 'work_dir/epoch_2.pth').is_file()
     logs = [path.read_text() for path in (tmp_path / 'work_dir').glob('*/*.log')]
     assert any('resumed epoch: 1, iter: 2' in log for log in logs)
 
 
-def test_macs_of_images_beside_the_target(run, capsys):
+def test_macs_of_images_beside_the_target(tool, run, capsys):
     out = run / 'macs.json'
     images = run / 'val'  # the images lie in a folder below
     arguments = [
@@ -270,14 +264,14 @@ def test_macs_of_images_beside_the_target(run, capsys):
         'model.backbone.base_channels=8',
         'model.neck.in_channels=[8,16,32,64]',
     ]
-    assert tool('analysis_tools/get_macs')(arguments) == 0
+    assert tool('analysis_tools/get_macs').main(arguments) == 0
     assert 'ratio targeted' in capsys.readouterr().out
     assert 0.3 < json.loads(out.read_text())['ratio'] < 1.1
 
 
-def test_macs_of_the_published_network(capsys):
+def test_macs_of_the_published_network(tool, capsys):
     arguments = [BCCD, '--shape', '224', '224', '--classes', '1000']
-    assert tool('analysis_tools/get_macs')(arguments) == 0
+    assert tool('analysis_tools/get_macs').main(arguments) == 0
     assert '1,817.209' in capsys.readouterr().out
 
 
@@ -314,12 +308,12 @@ WRONG = {
 
 
 @pytest.mark.parametrize('case', WRONG)
-def test_a_users_mistake_ends_in_one_line_before_anything_is_written(tmp_path, capsys, case):
+def test_a_users_mistake_ends_in_one_line_before_anything_is_written(tool, tmp_path, capsys, case):
     options, message = WRONG[case]
     if case == 'annotation file':
         options = [*options, f'train_dataloader.dataset.data_root={tmp_path}']
     with pytest.raises(SystemExit) as info:
-        tool('train')([DEMO, *tiny(tmp_path, *options)])
+        tool('train').main([DEMO, *tiny(tmp_path, *options)])
     assert info.value.code == 1
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith('error: ')]
     assert len(lines) == 1
@@ -327,16 +321,16 @@ def test_a_users_mistake_ends_in_one_line_before_anything_is_written(tmp_path, c
     assert not (tmp_path / 'work_dir').exists()
 
 
-def test_a_checkpoint_of_another_depth_is_refused(tmp_path, capsys, other_depth):
+def test_a_checkpoint_of_another_depth_is_refused(tool, tmp_path, capsys, other_depth):
     options = [f'model.backbone.pretrained={other_depth}']
     with pytest.raises(SystemExit):
-        tool('train')([DEMO, *tiny(tmp_path, *options)])
+        tool('train').main([DEMO, *tiny(tmp_path, *options)])
     error = capsys.readouterr().err.splitlines()[-1]
     assert 'r34.pth does not fit MSGCResNet' in error
     assert 'keys unexpected (first: layer1.2.conv1.weight)' in error
 
 
-def test_a_missing_config_is_named(capsys):
+def test_a_missing_config_is_named(tool, capsys):
     with pytest.raises(SystemExit):
-        tool('train')(['no_config.py'])
+        tool('train').main(['no_config.py'])
     assert capsys.readouterr().err.splitlines()[-1] == 'error: config no_config.py not found'
