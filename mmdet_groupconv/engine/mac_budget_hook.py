@@ -4,9 +4,9 @@ from mmengine import dist
 from mmengine.registry import HOOKS
 from torch import Tensor, nn
 
-from ..layers import GroupedLayer, Macs
+from ..layers import GroupedLayer, Macs, MaskGenerator
 from ..layers.checks import check_number
-from .mac_ratio_hook import MACRatioHook
+from .mac_ratio_hook import MACRatioHook, bare_model
 
 
 @HOOKS.register_module()
@@ -19,7 +19,10 @@ class MACBudgetHook(MACRatioHook):
     ratios of :class:`MACRatioHook`.
 
     scope: 'backbone' for a target relative to the backbone's MACs (the papers'), 'detector' for one
-    relative to the whole detector's (ours).
+    relative to the whole detector's (ours). settle: training progress from which gates are those
+    of evaluation, no longer sampled (ours; the paper samples to the end). In a short run most gates
+    are still undecided by then: without it, weights never see the gates that they are tested with,
+    and the ratio of evaluation is not the one that was held.
 
     Raises ValueError for numbers out of range or a scope without gated layers.
     """
@@ -31,6 +34,7 @@ class MACBudgetHook(MACRatioHook):
         start: float = 0.0,
         stop: float = 0.5,
         scope: str = 'backbone',
+        settle: float = 1.0,
     ) -> None:
         super().__init__()
         own, share = type(self).__name__, 'a share of the run in [0, 1]'
@@ -38,6 +42,7 @@ class MACBudgetHook(MACRatioHook):
         check_number('weight', weight, own, 'a number of 0 or more', lambda v: v >= 0)
         check_number('start', start, own, share, lambda v: 0 <= v <= 1)
         check_number('stop', stop, own, f'{share} from start={start} on', lambda v: start <= v <= 1)
+        check_number('settle', settle, own, share, lambda v: 0 <= v <= 1)
         if scope not in ('backbone', 'detector'):
             raise ValueError(f"scope={scope!r} of {own}, expected 'backbone' or 'detector'")
         self.target = target
@@ -45,7 +50,9 @@ class MACBudgetHook(MACRatioHook):
         self.start = start
         self.stop = stop
         self.scope = scope
+        self.settle = settle
         self.target_now = 1.0
+        self._nets: list[MaskGenerator] = []
 
     def target_at(self, progress: float) -> float:
         """The target MAC ratio after `progress` (0 ... 1) of the training."""
@@ -64,9 +71,17 @@ class MACBudgetHook(MACRatioHook):
                 'convolutions, expected one such as MSGCResNet'
             )
 
+    def before_run(self, runner) -> None:
+        """Start to meter; find the nets that sample gates."""
+        super().before_run(runner)
+        self._nets = [m for m in bare_model(runner).modules() if isinstance(m, MaskGenerator)]
+
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
-        """Move the target; it follows the iteration, so a resumed run goes on where it was."""
-        self.target_now = self.target_at(runner.iter / runner.max_iters)
+        """Move the target; all follows the iteration, so a resumed run goes on where it was."""
+        progress = runner.iter / runner.max_iters
+        for net in self._nets:
+            net.noise = progress < self.settle
+        self.target_now = self.target_at(progress)
         runner.message_hub.update_scalar('train/mac_target', self.target_now)
 
     def losses(self, macs: Macs) -> dict[str, Tensor]:

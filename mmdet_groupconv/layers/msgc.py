@@ -58,7 +58,12 @@ class _TwoLayerNet(GateNet):
 
 
 class MaskGenerator(_TwoLayerNet):
-    """Decides which channels each head reads; a 0/1 mask (section 3.3)."""
+    """Decides which channels each head reads; a 0/1 mask (section 3.3).
+
+    noise: whether training samples the gates, or takes those of evaluation.
+    """
+
+    noise = True
 
     def init_weights(self) -> None:
         """Start almost open: a channel is read with probability sigmoid(2) = 0.88."""
@@ -67,7 +72,7 @@ class MaskGenerator(_TwoLayerNet):
 
     def forward(self, pooled: Tensor) -> Tensor:
         """See :class:`GateNet`; the mask's gradients are straight-through."""
-        return sample_gate(super().forward(pooled), self.training)
+        return sample_gate(super().forward(pooled), self.training, self.noise)
 
 
 class AttentionGenerator(_TwoLayerNet):

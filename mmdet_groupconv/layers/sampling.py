@@ -6,17 +6,20 @@ from torch import Tensor
 TEMPERATURE = 2 / 3
 
 
-def sample_gate(logits: Tensor, training: bool) -> Tensor:
+def sample_gate(logits: Tensor, training: bool, noise: bool = True) -> Tensor:
     """Gumbel-sigmoid with straight-through gradients (MSGC, section 3.3).
 
     Training: ``soft = sigmoid((logits + logistic noise) / TEMPERATURE)``, forward value
-    ``soft >= 0.5``, gradient of ``soft``. Evaluation: ``logits >= 0``, without noise or gradient.
-    Float32 at least: half precision can't hold the noise's tails. Any shape in, the same out.
+    ``soft >= 0.5``, gradient of ``soft``; without `noise` the forward value is evaluation's.
+    Evaluation: ``logits >= 0``, without noise or gradient. Float32 at least: half precision can't
+    hold the noise's tails. Any shape in, the same out.
     """
     logits = logits.float() if logits.dtype in (torch.float16, torch.bfloat16) else logits
     if not training:
         return (logits >= 0).to(logits.dtype)
-    tiny = torch.finfo(logits.dtype).eps
-    uniform = torch.rand_like(logits).clamp_(tiny, 1 - tiny)
-    soft = torch.sigmoid((logits + torch.logit(uniform)) / TEMPERATURE)
+    if noise:
+        tiny = torch.finfo(logits.dtype).eps
+        uniform = torch.rand_like(logits).clamp_(tiny, 1 - tiny)
+        logits = logits + torch.logit(uniform)
+    soft = torch.sigmoid(logits / TEMPERATURE)
     return (soft >= 0.5).to(soft.dtype) + (soft - soft.detach())

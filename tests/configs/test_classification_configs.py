@@ -155,7 +155,8 @@ def test_rates_are_the_papers(recipe):
     nets = recipe.names_in(GateNet) - recipe.names_in(SaliencyNet)
     assert bool(nets) == (recipe.method == 'msgc')
     for name, group in settings.items():
-        assert group['lr'] == pytest.approx(0.075 if name in nets else rate), name
+        of_nets = 0.5 if recipe.cifar else 0.075
+        assert group['lr'] == pytest.approx(of_nets if name in nets else rate), name
 
 
 def test_what_has_no_weight_decay(recipe):

@@ -8,7 +8,7 @@ import torch
 from mmengine.runner import Runner
 
 from mmdet_groupconv.engine import MACBudgetHook
-from mmdet_groupconv.layers import MacMeter
+from mmdet_groupconv.layers import MacMeter, MaskGenerator
 
 
 def test_target_falls_linearly_from_one_and_then_stays():
@@ -30,12 +30,23 @@ def test_a_budget_without_schedule_holds_from_the_first_iteration():
         (dict(weight=-1.0), 'weight=-1.0'),
         (dict(start=0.6, stop=0.5), 'stop=0.5 of MACBudgetHook, .* from start=0.6'),
         (dict(stop=1.1), 'stop=1.1'),
+        (dict(settle=-0.1), 'settle=-0.1'),
         (dict(scope='neck'), "scope='neck' of MACBudgetHook, expected 'backbone' or 'detector'"),
     ],
 )
 def test_numbers_out_of_range_are_named(arguments, named):
     with pytest.raises(ValueError, match=named):
         MACBudgetHook(**arguments)
+
+
+def test_gates_settle_on_those_of_evaluation(tiny_cfg, train):
+    def noise(model):
+        return {m.noise for m in model.modules() if isinstance(m, MaskGenerator)}
+
+    tiny_cfg.custom_hooks[0].settle = 0.5
+    assert train(tiny_cfg, noise)[1] == [{True}, {True}, {False}, {False}]
+    tiny_cfg.custom_hooks[0].settle = 1.0  # as published
+    assert train(tiny_cfg, noise)[1] == [{True}] * 4
 
 
 def test_a_dense_backbone_is_refused(tiny_cfg):

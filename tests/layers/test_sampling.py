@@ -96,3 +96,14 @@ def test_extreme_random_number_overrules_no_sure_logit(monkeypatch, dtype, extre
     assert values.tolist() == [1.0, extreme, 0.0]
     values.sum().backward()
     assert logits.grad.isfinite().all()
+
+
+def test_without_noise_training_takes_the_values_of_evaluation_and_passes_gradients():
+    torch.manual_seed(0)
+    logits = torch.randn(200, dtype=torch.float64, requires_grad=True)
+    upstream = torch.randn(200, dtype=torch.float64)
+    values = sample_gate(logits, training=True, noise=False)
+    assert torch.equal(values, sample_gate(logits, training=False))
+    values.backward(upstream)
+    soft = 1 / (1 + torch.exp(-logits.detach() / (2 / 3)))
+    torch.testing.assert_close(logits.grad, upstream * soft * (1 - soft) / (2 / 3))
