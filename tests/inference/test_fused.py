@@ -198,7 +198,7 @@ def test_what_this_pytorch_lacks_is_not_found():
         (nn.LeakyReLU(), None),
         (nn.Hardtanh(-1, 1), None),  # ReLU6's parent
     ],
-    ids=repr,
+    ids=lambda value: type(value).__name__,
 )
 def test_activations_that_are_fused(module, activation):
     assert activation_of(module) == activation
