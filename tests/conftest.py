@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.registry import DefaultScope
 from torch import nn
 
 import mmdet_groupconv  # noqa: F401  (first, so that no test module meets mmdet without mmcv's ops)
@@ -16,6 +17,19 @@ def _plain_configs():
     """Laying a config's text out for logs and checkpoints takes longer than a tiny run."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr('yapf.yapflib.yapf_api.FormatCode', lambda text, **_: (text, True))
+        yield
+
+
+@pytest.fixture(scope='module', autouse=True)
+def _own_scope():
+    """MMEngine keeps one default scope for the process: a runner would leave its own to others."""
+    with DefaultScope.overwrite_default_scope('mmdet'):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _own_scope_of_a_test(_own_scope):
+    with DefaultScope.overwrite_default_scope('mmdet'):
         yield
 
 
