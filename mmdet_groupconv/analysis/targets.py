@@ -8,6 +8,7 @@ from ..engine import MACBudgetHook
 
 def targets_of(cfg: Config) -> dict[str, float]:
     """The MAC ratios that a config trains for, by scope ('backbone', 'detector')."""
-    settings = [dict(hook) for hook in cfg.get('custom_hooks') or []]
+    hooks = cfg.get('custom_hooks') or []
+    settings = [{k: v for k, v in hook.items() if k != 'priority'} for hook in hooks]
     budgets = [HOOKS.build(one) for one in settings if HOOKS.get(one['type']) is MACBudgetHook]
     return {hook.scope: hook.target for hook in budgets}

@@ -5,9 +5,11 @@ from pathlib import Path
 import pytest
 from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
+from torch import nn
 
 from mmdet_groupconv.engine import WholeCheckpointHook
 from mmdet_groupconv.engine.launch import build_runner
+from mmdet_groupconv.engine.model_check import check_maps
 
 
 @HOOKS.register_module()
@@ -59,3 +61,18 @@ def test_a_neck_that_cannot_read_the_backbone_s_maps_is_named(tiny_cfg):
     with pytest.raises(ValueError, match=message):
         build_runner(tiny_cfg, ('train',))
     assert not Path(tiny_cfg.work_dir).exists()
+
+
+@pytest.mark.parametrize('in_channels', [[8], 8, None])
+def test_parts_that_take_no_small_image_are_left_to_the_run(in_channels):
+    class Part(nn.Module):
+        def forward(self, x):
+            raise RuntimeError('too small')
+
+    model = nn.Module()
+    model.backbone, model.neck = nn.Sequential(nn.Conv2d(3, 8, 1), Part()), Part()
+    model.neck.in_channels = in_channels
+    check_maps(model)
+    model.backbone = nn.Conv2d(3, 8, 1)
+    model.backbone.forward = lambda x: (x.new_zeros(1, 8, 2, 2),)
+    check_maps(model)

@@ -11,8 +11,6 @@ from PIL import Image
 
 from mmdet_groupconv.engine.data_inputs import check_data, data_reports
 
-PROJECT = Path(__file__).resolve().parents[2]
-
 
 @pytest.fixture(scope='module')
 def main(tool):

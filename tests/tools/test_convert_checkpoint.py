@@ -11,7 +11,6 @@ from torch import nn
 from mmdet_groupconv.checkpoints import Network, read_checkpoint
 from mmdet_groupconv.checkpoints.layouts import PublishedLayout
 
-PROJECT = Path(__file__).resolve().parents[2]
 SMALL = dict(num_classes=5, depth=18, base_channels=8)
 
 

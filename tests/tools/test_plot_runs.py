@@ -1,11 +1,8 @@
 """tools/analysis_tools/plot_runs.py on hand-written logs."""
 
 import json
-from pathlib import Path
 
 import pytest
-
-PROJECT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope='module')

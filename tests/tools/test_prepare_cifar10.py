@@ -2,13 +2,11 @@
 
 import stat
 import zipfile
-from pathlib import Path
 
 import pytest
 
 from mmdet_groupconv.classification import check_image_folder
 
-PROJECT = Path(__file__).resolve().parents[2]
 IMAGES = {
     f'{split}/{label}/{split}{index}.png': f'{split} {label} {index}'.encode()
     for split, number in (('train', 3), ('val', 2))

@@ -1,13 +1,10 @@
 """tools/publish_backbone.py on a hand-made checkpoint."""
 
 import re
-from pathlib import Path
 
 import pytest
 import torch
 from mmengine.config import Config
-
-PROJECT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope='module')
