@@ -1,9 +1,9 @@
 _base_ = [
     '../_base_/models/retinanet_r18_fpn128.py',
-    '../_base_/methods/msgc_pretrained.py',
+    '../_base_/methods/dense.py',
     '../_base_/datasets/coco_person.py',
-    '../_base_/schedules/scratch_6e.py',
+    '../_base_/schedules/short_4e.py',
     'mmdet::_base_/default_runtime.py',
 ]
-model = dict(backbone=dict(**_base_.resnet, **_base_.from_pretrained))
+model = dict(backbone=dict(**_base_.resnet, **_base_.from_scratch))
 optim_wrapper = dict(paramwise_cfg=_base_.method_paramwise)

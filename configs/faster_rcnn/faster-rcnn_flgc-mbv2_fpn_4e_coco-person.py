@@ -1,0 +1,13 @@
+_base_ = [
+    '../_base_/models/faster-rcnn_mbv2_fpn.py',
+    '../_base_/methods/flgc.py',
+    '../_base_/datasets/coco_person.py',
+    '../_base_/schedules/short_4e.py',
+    'mmdet::_base_/default_runtime.py',
+]
+model = dict(
+    backbone=dict(**_base_.mobilenet, **_base_.from_mbv2),
+    roi_head=dict(bbox_head=dict(num_classes=1)),
+    **_base_.few_rois,
+)
+optim_wrapper = dict(paramwise_cfg=_base_.method_paramwise)

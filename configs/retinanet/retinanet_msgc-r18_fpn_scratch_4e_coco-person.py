@@ -1,0 +1,10 @@
+_base_ = [
+    '../_base_/models/retinanet_r18_fpn128.py',
+    '../_base_/methods/msgc.py',
+    '../_base_/datasets/coco_person.py',
+    '../_base_/schedules/short_4e.py',
+    'mmdet::_base_/default_runtime.py',
+]
+model = dict(backbone=dict(**_base_.resnet, **_base_.from_scratch))
+optim_wrapper = dict(paramwise_cfg=_base_.method_paramwise)
+custom_hooks = _base_.settling_budget
