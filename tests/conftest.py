@@ -1,4 +1,6 @@
+import copy
 import importlib.util
+import itertools
 import os
 from pathlib import Path
 
@@ -45,6 +47,85 @@ def tool():
         return module
 
     return load
+
+
+@pytest.fixture
+def one_thread():
+    """Sums of several threads may differ from run to run."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def train(tmp_path):
+    """``train(cfg, **settings)``: a run under a name of its own through the tools' runner.
+
+    settings: attributes of a copy of the config.
+    """
+    # Not above: tests of the import itself come first in a process.
+    from mmdet_groupconv.engine.launch import build_runner
+
+    numbers = itertools.count()
+
+    def train(cfg, **settings):
+        cfg = copy.deepcopy(cfg)
+        # MMEngine keeps one runner and one visualizer of a name for the process.
+        cfg.experiment_name = f'{tmp_path.name}-{next(numbers)}'
+        if 'visualizer' in cfg:
+            cfg.visualizer.name = cfg.experiment_name
+        cfg.work_dir = str(tmp_path / cfg.experiment_name)
+        cfg.launcher = 'none'
+        for key, value in settings.items():
+            cfg[key] = value
+        runner = build_runner(cfg, ('train', 'val'))
+        runner.train()
+        return runner
+
+    return train
+
+
+class SavedRun:
+    """What a run's checkpoint holds.
+
+    state: tensors and numbers by name: weights, gates' schedules and masks among them, momenta,
+    learning rates, counts, best score. history: all that was logged, times and memory aside.
+    """
+
+    def __init__(self, path):
+        content = torch.load(path, weights_only=False)  # MMEngine's own objects: the file is ours
+        logged, info = (content['message_hub'][key] for key in ('log_scalars', 'runtime_info'))
+        parts = {key: content[key] for key in ('state_dict', 'optimizer', 'param_schedulers')}
+        counts = ('epoch', 'iter', 'max_iters', 'best_score')
+        parts['info'] = {key: info[key] for key in counts if key in info}
+        self.meta = parts['meta'] = {key: content['meta'][key] for key in ('epoch', 'iter', 'seed')}
+        self.state = dict(_tensors(parts))
+        self.history = {
+            key: [float(v) for v in log.data[0]]
+            for key, log in logged.items()
+            if 'time' not in key and 'memory' not in key
+        }
+
+    def differs_in(self, other):
+        """Names of the state that are not equal in both."""
+        assert self.state.keys() == other.state.keys()
+        return [key for key in self.state if not torch.equal(self.state[key], other.state[key])]
+
+
+def _tensors(tree, name=''):
+    items = tree.items() if isinstance(tree, dict) else enumerate(tree)
+    for key, value in items:
+        if isinstance(value, dict | list | tuple):
+            yield from _tensors(value, f'{name}.{key}')
+        elif isinstance(value, torch.Tensor | int | float):
+            yield f'{name}.{key}', torch.as_tensor(value)
+
+
+@pytest.fixture(scope='session')
+def saved():
+    """``saved(path)``: a :class:`SavedRun`."""
+    return SavedRun
 
 
 @pytest.fixture(scope='session')

@@ -1,13 +1,9 @@
-import copy
-import itertools
 from pathlib import Path
 
 import numpy as np
 import pytest
 from mmengine.config import Config
 from PIL import Image
-
-from mmdet_groupconv.engine.launch import build_runner
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs/cifar10'
 
@@ -58,25 +54,3 @@ def tiny_cfg(image_folder):
         return cfg
 
     return read
-
-
-@pytest.fixture
-def train(tmp_path):
-    """``train(cfg, **settings)``: a run under a name of its own through the tools' runner.
-
-    settings: attributes of a copy of the config.
-    """
-    numbers = itertools.count()
-
-    def train(cfg: Config, **settings):
-        cfg = copy.deepcopy(cfg)
-        cfg.experiment_name = f'{tmp_path.name}-{next(numbers)}'  # one of a name for the process
-        cfg.work_dir = str(tmp_path / cfg.experiment_name)
-        cfg.launcher = 'none'
-        for key, value in settings.items():
-            cfg[key] = value
-        runner = build_runner(cfg, ('train', 'val'))
-        runner.train()
-        return runner
-
-    return train

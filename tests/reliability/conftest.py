@@ -1,5 +1,3 @@
-import copy
-import itertools
 import json
 import os
 import resource
@@ -12,7 +10,7 @@ import torch
 from mmdet.testing import demo_mm_inputs
 from mmengine.config import Config
 
-from mmdet_groupconv.engine.launch import build_model, build_runner
+from mmdet_groupconv.engine.launch import build_model
 
 PROJECT = Path(__file__).resolve().parents[2]
 CONFIGS = PROJECT / 'configs'
@@ -73,15 +71,6 @@ def packed():
 
 
 @pytest.fixture
-def one_thread():
-    """Sums of several threads may differ from run to run."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-@pytest.fixture
 def tiny_detector_cfg(tmp_path):
     """``tiny_detector_cfg(method)``: the demo's config, small, with the method's hook.
 
@@ -111,25 +100,6 @@ def tiny_detector_cfg(tmp_path):
         return cfg
 
     return read
-
-
-@pytest.fixture
-def train_detector(tmp_path):
-    """``train_detector(cfg, **settings)``: a run by the tools' runner in this process."""
-    numbers = itertools.count()
-
-    def train(cfg: Config, **settings):
-        cfg = copy.deepcopy(cfg)
-        cfg.experiment_name = cfg.visualizer.name = f'{tmp_path.name}-{next(numbers)}'
-        cfg.work_dir = str(tmp_path / cfg.experiment_name)
-        cfg.launcher = 'none'
-        for key, value in settings.items():
-            cfg[key] = value
-        runner = build_runner(cfg, ('train', 'val'))
-        runner.train()
-        return runner
-
-    return train
 
 
 @pytest.fixture

@@ -37,8 +37,8 @@ def differing(runner, other):
 
 
 @pytest.mark.parametrize('method', METHODS)
-def test_runs_of_one_seed_are_equal(short_cfg, train_detector, method):
-    first, second = (train_detector(short_cfg(method)) for _ in range(2))
+def test_runs_of_one_seed_are_equal(short_cfg, train, method):
+    first, second = (train(short_cfg(method)) for _ in range(2))
     assert len(losses(first)['train/loss']) == 4
     assert losses(first) == losses(second)
     assert differing(first, second) == []
@@ -46,18 +46,18 @@ def test_runs_of_one_seed_are_equal(short_cfg, train_detector, method):
 
 @pytest.mark.slow
 @pytest.mark.parametrize('method', METHODS)
-def test_runs_of_other_seeds_are_not(short_cfg, train_detector, method):
+def test_runs_of_other_seeds_are_not(short_cfg, train, method):
     cfg = short_cfg(method)
-    first, other = (train_detector(cfg, randomness=dict(seed=seed)) for seed in (0, 1))
+    first, other = (train(cfg, randomness=dict(seed=seed)) for seed in (0, 1))
     assert losses(first)['train/loss'] != losses(other)['train/loss']
     assert differing(first, other)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize('persistent', [False, True])
-def test_runs_with_data_workers_are_equal(short_cfg, train_detector, persistent):
+def test_runs_with_data_workers_are_equal(short_cfg, train, persistent):
     cfg = short_cfg('msgc')
     cfg.train_dataloader.update(num_workers=2, persistent_workers=persistent)
-    first, second = (train_detector(cfg) for _ in range(2))
+    first, second = (train(cfg) for _ in range(2))
     assert losses(first) == losses(second)
     assert differing(first, second) == []

@@ -16,40 +16,6 @@ TRAIN = runpy.run_path(str(Path(__file__).resolve().parents[2] / 'tools/train.py
 METHODS = 'msgc', 'dgc', 'flgc', 'sgc'
 
 
-def content(path):
-    """What a checkpoint holds, MMEngine's own objects included: the file is ours."""
-    return torch.load(path, weights_only=False)
-
-
-def tensors(tree, name=''):
-    """The tensors of nested containers by name, numbers among them."""
-    items = tree.items() if isinstance(tree, dict) else enumerate(tree)
-    for key, value in items:
-        if isinstance(value, dict | list | tuple):
-            yield from tensors(value, f'{name}.{key}')
-        elif isinstance(value, torch.Tensor | int | float):
-            yield f'{name}.{key}', torch.as_tensor(value)
-
-
-def state(checkpoint):
-    """Weights, gates' schedules and masks among them, momenta, learning rates, counts, score."""
-    parts = {key: checkpoint[key] for key in ('state_dict', 'optimizer', 'param_schedulers')}
-    info = checkpoint['message_hub']['runtime_info']
-    parts['info'] = {key: info[key] for key in ('epoch', 'iter', 'max_iters', 'best_score')}
-    parts['meta'] = {key: checkpoint['meta'][key] for key in ('epoch', 'iter', 'seed')}
-    return dict(tensors(parts))
-
-
-def history(checkpoint):
-    """All that the run logged, times and memory aside."""
-    logged = checkpoint['message_hub']['log_scalars']
-    return {
-        key: [float(v) for v in log.data[0]]
-        for key, log in logged.items()
-        if 'time' not in key and 'memory' not in key
-    }
-
-
 def lines(work_dir):
     """The lines of each ``scalars.json`` of a run, one a start, times and memory aside."""
     files = sorted(Path(work_dir).glob('*/vis_data/scalars.json'))
@@ -62,16 +28,16 @@ def lines(work_dir):
     ]
 
 
-def differing(one, other):
-    assert one.keys() == other.keys()
-    return [name for name in one if not torch.equal(one[name], other[name])]
+@pytest.fixture
+def assert_equal_runs(saved):
+    """``assert_equal_runs(one, other, epoch=3)``: of two work dirs whose runs ended after it."""
 
+    def assert_equal(one, other, epoch=3):
+        one, other = (saved(work_dir / f'epoch_{epoch}.pth') for work_dir in (one, other))
+        assert one.differs_in(other) == []
+        assert one.history == other.history
 
-def assert_equal_runs(one, other, epoch=3):
-    """Of two work dirs whose runs ended after `epoch`."""
-    one, other = (content(work_dir / f'epoch_{epoch}.pth') for work_dir in (one, other))
-    assert differing(state(one), state(other)) == []
-    assert history(one) == history(other)
+    return assert_equal
 
 
 KILLED = (
@@ -85,7 +51,9 @@ KILLED = (
 @pytest.mark.parametrize(
     'method', ['msgc', *(pytest.param(m, marks=pytest.mark.slow) for m in METHODS[1:])]
 )
-def test_a_run_that_was_killed_three_times(tiny_detector_cfg, train_in_processes, tmp_path, method):
+def test_a_run_that_was_killed_three_times(
+    tiny_detector_cfg, train_in_processes, assert_equal_runs, tmp_path, method
+):
     cfg = tiny_detector_cfg(method)
     whole, first, second, third, last = train_in_processes(cfg, dict(work_dir='whole'), *KILLED)
     kept = {'epoch_1.pth', 'best_mac_ratio_epoch_1.pth', 'last_checkpoint', 'config.py'}
@@ -117,14 +85,14 @@ def test_a_run_that_was_killed_three_times(tiny_detector_cfg, train_in_processes
 
 @pytest.mark.usefixtures('one_thread')
 @pytest.mark.parametrize('workers', [0, pytest.param(2, marks=pytest.mark.slow)])
-def test_a_seed_that_was_drawn_goes_on_too(tiny_detector_cfg, train_detector, workers):
+def test_a_seed_that_was_drawn_goes_on_too(tiny_detector_cfg, train, assert_equal_runs, workers):
     cfg = tiny_detector_cfg('msgc')
     cfg.randomness = dict(seed=None)
     cfg.train_cfg.max_epochs = 2
     cfg.train_dataloader.num_workers = workers
     cfg.default_hooks.checkpoint.max_keep_ckpts = 2
-    whole = Path(train_detector(cfg).work_dir)
-    resumed = train_detector(cfg, resume=True, load_from=str(whole / 'epoch_1.pth'))
+    whole = Path(train(cfg).work_dir)
+    resumed = train(cfg, resume=True, load_from=str(whole / 'epoch_1.pth'))
     assert_equal_runs(whole, Path(resumed.work_dir), epoch=2)
 
 
@@ -167,12 +135,12 @@ def test_a_full_disk_is_told_in_one_line(refused, tmp_path, small_files):
 
 @pytest.mark.slow
 def test_wherever_saving_is_killed_a_whole_checkpoint_is_there(
-    tiny_detector_cfg, train_in_processes, train_detector, tmp_path
+    tiny_detector_cfg, train_in_processes, train, saved, tmp_path
 ):
     cfg = tiny_detector_cfg('dgc')  # whose ratio falls, so that the second epoch is the best
     cfg.train_dataloader.dataset.num_images = 2
     cfg.train_cfg.max_epochs = 2
-    begun = Path(train_detector(cfg, train_cfg=dict(cfg.train_cfg, max_epochs=1)).work_dir)
+    begun = Path(train(cfg, train_cfg=dict(cfg.train_cfg, max_epochs=1)).work_dir)
     runs = [dict(work_dir=f'run{n}', resume=True, killed_before=n) for n in range(22)]
     for run in runs:  # whose pointer to the original is mended first
         shutil.copytree(begun, tmp_path / run['work_dir'])
@@ -182,8 +150,8 @@ def test_wherever_saving_is_killed_a_whole_checkpoint_is_there(
     for run in runs:
         path, damaged = latest_checkpoint(tmp_path / run['work_dir'])
         assert damaged == []
-        found.append(content(path)['meta']['epoch'])
+        found.append(saved(path).meta['epoch'])
         for best in (tmp_path / run['work_dir']).glob('best*.pth'):
-            content(best)
+            saved(best)
     assert found == sorted(found)
     assert set(found) == {1, 2}
