@@ -1,13 +1,17 @@
-"""MACs for the gates of real images."""
+"""Real images, one a batch, and MACs for their gates."""
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from mmcv.transforms import Compose
+from mmdet.registry import DATASETS
 from mmdet.utils import get_test_pipeline_cfg
 from mmengine.config import Config
+from mmengine.runner import Runner
 from rich.progress import track
 from torch import nn
+from torch.utils.data import DataLoader, Subset
 
 from .macs import MacReport, count_macs, mean_report
 
@@ -32,6 +36,24 @@ def image_batches(cfg: Config, paths: list[Path]) -> Iterator[dict]:
     for path in paths:
         packed = pipeline(dict(img_path=str(path), img_id=0))
         yield dict(inputs=[packed['inputs']], data_samples=[packed['data_samples']])
+
+
+def spread(items: Sequence, number: int) -> list:
+    """So many of them, at equal distances: data may be sorted by class."""
+    number = min(number, len(items))
+    return [items[n * len(items) // number] for n in range(number)]
+
+
+def spread_loader(cfg: dict, number: int) -> DataLoader:
+    """Batches of one image each, of so many that are spread over a data loader's data set.
+
+    cfg: the data loader's, which stays as it is.
+    """
+    cfg = copy.deepcopy(cfg)
+    cfg.update(batch_size=1, num_workers=0, persistent_workers=False)
+    dataset = DATASETS.build(cfg['dataset'])
+    cfg['dataset'] = Subset(dataset, spread(range(len(dataset)), number))
+    return Runner.build_dataloader(cfg, seed=0)
 
 
 def count_macs_of_images(model: nn.Module, cfg: Config, folder: str) -> MacReport:

@@ -5,19 +5,17 @@ import copy
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
-from mmdet.registry import DATASETS
 from mmengine.config import Config
-from mmengine.runner import Runner, load_state_dict
+from mmengine.runner import load_state_dict
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
-from torch.utils.data import Subset
 
 from mmdet_groupconv.analysis.gates import GateRecorder, LayerGates
-from mmdet_groupconv.analysis.images import image_batches, image_paths
+from mmdet_groupconv.analysis.images import image_batches, image_paths, spread, spread_loader
 from mmdet_groupconv.analysis.pictures import save
 from mmdet_groupconv.analysis.recording import record
 from mmdet_groupconv.checkpoints import check_fit, read_state_dict, whole_file
@@ -59,16 +57,8 @@ def batches_of(cfg: Config, args: argparse.Namespace) -> tuple[Iterable[dict], i
         loader.dataset.data_root = args.images
     else:
         check_data(cfg, ('val',))
-    loader.update(batch_size=1, num_workers=0, persistent_workers=False)
-    dataset = DATASETS.build(loader.dataset)
-    loader.dataset = Subset(dataset, spread(range(len(dataset)), args.number))
-    return Runner.build_dataloader(loader, seed=0), len(loader.dataset)
-
-
-def spread(items: Sequence, number: int) -> list:
-    """So many of them, at equal distances: data may be sorted by class."""
-    number = min(number, len(items))
-    return [items[n * len(items) // number] for n in range(number)]
+    batches = spread_loader(loader, args.number)
+    return batches, len(batches)
 
 
 def print_layers(layers: list[LayerGates], title: str) -> None:

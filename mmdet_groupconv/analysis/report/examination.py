@@ -1,7 +1,6 @@
 """What there is to say of a finished run: its log, and its checkpoint tested anew."""
 
 import copy
-import itertools
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +18,7 @@ from ...checkpoints import latest_checkpoint
 from ...engine.launch import build_runner
 from ...engine.mac_ratio_hook import bare_model
 from ...layers import GroupedLayer
+from ..images import spread_loader
 from ..latency import latencies
 from ..macs import MacReport, count_macs, mean_report
 from ..pictures import Run, plot_density_history, plot_macs, read_run
@@ -137,10 +137,7 @@ def _runner(cfg: Config, checkpoint: str, scratch: str) -> Runner:
 
 def _look(model: nn.Module, runner: Runner, images: int, samples: int) -> dict:
     """Fields of an :class:`Examination` that come from running the network on test images."""
-    loader = copy.deepcopy(runner.cfg.test_dataloader)
-    loader.update(batch_size=1, num_workers=0, persistent_workers=False)
-    loaded = Runner.build_dataloader(loader, seed=0)
-    batches = list(itertools.islice(loaded, max(images, samples)))
+    batches = list(spread_loader(runner.cfg.test_dataloader, max(images, samples)))
     macs, figures = _macs_and_pictures(model, batches[:images])
     is_detector = isinstance(model, BaseDetector)
     return dict(
