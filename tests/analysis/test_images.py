@@ -1,0 +1,48 @@
+"""Which images of a data set are looked at, and how they are loaded."""
+
+import copy
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mmdet_groupconv.analysis.images import image_paths, spread, spread_loader
+
+
+@given(st.integers(1, 200), st.integers(1, 200))
+def test_spread_takes_so_many_different_items_in_order_from_the_first_on(length, number):
+    taken = spread(range(length), number)
+    assert len(taken) == min(number, length)
+    assert taken[0] == 0
+    steps = [after - before for before, after in itertools.pairwise(taken)]
+    assert all(step >= 1 for step in steps)
+    assert max(steps, default=0) - min(steps, default=0) <= 1
+
+
+def test_images_of_a_loader_come_singly_and_from_all_over_the_set(tmp_path):
+    cfg = dict(
+        batch_size=4,
+        num_workers=2,
+        persistent_workers=True,
+        sampler=dict(type='DefaultSampler', shuffle=False),
+        dataset=dict(
+            type='ScenesDataset',
+            data_root=str(tmp_path),
+            split='val',
+            num_images=6,
+            image_size=64,
+            pipeline=[dict(type='LoadImageFromFile'), dict(type='PackDetInputs')],
+        ),
+    )
+    before = copy.deepcopy(cfg)
+    batches = list(spread_loader(cfg, 3))
+    names = [sample.img_id for batch in batches for sample in batch['data_samples']]
+    assert [len(batch['inputs']) for batch in batches] == [1, 1, 1]
+    assert names == [1, 3, 5]
+    assert cfg == before
+
+
+def test_a_folder_without_images_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=f'{tmp_path} holds no image'):
+        image_paths(str(tmp_path))
