@@ -2,7 +2,9 @@
 
 from mmengine import dist
 from mmengine.registry import HOOKS
+from mmengine.runner import EpochBasedTrainLoop
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from ..layers import GroupedLayer, Macs, MaskGenerator
 from ..layers.checks import check_number
@@ -24,7 +26,8 @@ class MACBudgetHook(MACRatioHook):
     are still undecided by then: without it, weights never see the gates that they are tested with,
     and the ratio of evaluation is not the one that was held.
 
-    Raises ValueError for numbers out of range or a scope without gated layers.
+    Raises ValueError for numbers out of range, a scope without gated layers, and epochs that end
+    with a batch of one image, where gate nets normalise over batches.
     """
 
     def __init__(
@@ -76,6 +79,13 @@ class MACBudgetHook(MACRatioHook):
         super().before_run(runner)
         self._nets = [m for m in bare_model(runner).modules() if isinstance(m, MaskGenerator)]
 
+    def before_train(self, runner) -> None:
+        """Refuse epochs that would end with an image alone, now rather than after the first one."""
+        runner.model.train()  # as the loop does next: what is frozen shows only then
+        needy = any(net.needs_a_batch for net in self._nets)
+        if needy and isinstance(runner.train_loop, EpochBasedTrainLoop):
+            _refuse_a_single_image(runner.train_dataloader)
+
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
         """Move the target; all follows the iteration, so a resumed run goes on where it was."""
         progress = runner.iter / runner.max_iters
@@ -89,6 +99,20 @@ class MACBudgetHook(MACRatioHook):
         scope = macs.part('backbone') if self.scope == 'backbone' else macs
         over = (_over_processes(scope.ratio.float()) - self.target_now).clamp(min=0)
         return dict(loss_macs=self.weight * over)
+
+
+def _refuse_a_single_image(loader: DataLoader) -> None:
+    batches = loader.batch_sampler
+    sampler, size = getattr(batches, 'sampler', None), getattr(batches, 'batch_size', None)
+    if sampler is None or size is None:  # a batch sampler of another kind
+        return
+    last = 0 if getattr(batches, 'drop_last', False) else len(sampler) % size
+    if size == 1 or last == 1:
+        raise ValueError(
+            f'train_dataloader: batch_size={size} leaves a batch of 1 of {len(loader.dataset)} '
+            "images, expected 2 or more: gate nets' BatchNorm works on pooled features; set "
+            'drop_last=True, another batch_size, or norm_eval=True of the backbone'
+        )
 
 
 def _over_processes(ratio: Tensor) -> Tensor:

@@ -42,14 +42,17 @@ class _TwoLayerNet(GateNet):
         nn.init.ones_(self.conv[1].weight)
         nn.init.zeros_(self.conv[1].bias)
 
+    @property
+    def needs_a_batch(self) -> bool:
+        """Whether it normalises over the images of a batch, so that one alone won't do."""
+        return type(self.conv[1]) is nn.BatchNorm2d and self.conv[1].training
+
     def decide(self, pooled: Tensor) -> Tensor:
         """See :class:`GateNet`.
 
         Raises ValueError for a batch of one in training, where BN has nothing to normalise over.
         """
-        norm = self.conv[1]
-        alone = pooled.size(0) == 1 and type(norm) is nn.BatchNorm2d
-        if alone and norm.training:
+        if pooled.size(0) == 1 and self.needs_a_batch:
             raise ValueError(
                 'gate nets in training mode got a batch of 1 image, expected 2 or more: their '
                 'BatchNorm works on pooled features; set norm_eval=True or a larger batch_size'

@@ -206,3 +206,25 @@ def test_a_dense_detector_is_refused(grouped_neck_cfg, train):
     del grouped_neck_cfg.model.neck['conv_cfg']
     with pytest.raises(ValueError, match='the detector RetinaNet has no gated convolutions'):
         train(grouped_neck_cfg)
+
+
+@pytest.mark.parametrize(('images', 'size'), [(3, 2), (7, 3), (2, 1)])
+def test_epochs_that_end_with_an_image_alone_are_refused_at_once(tiny_cfg, images, size):
+    tiny_cfg.train_dataloader.batch_size = size
+    tiny_cfg.train_dataloader.dataset.num_images = images
+    runner = Runner.from_cfg(tiny_cfg)
+    with pytest.raises(ValueError, match=f'batch_size={size} .* 1 of {images} .*drop_last=True'):
+        runner.train()
+    assert runner.iter == 0
+
+
+@pytest.mark.parametrize(
+    ('loader', 'norm_eval'), [(dict(drop_last=True), False), (dict(drop_last=False), True)]
+)
+def test_not_where_it_is_dropped_or_norms_are_frozen(tiny_cfg, loader, norm_eval):
+    tiny_cfg.train_dataloader.update(loader)
+    tiny_cfg.train_dataloader.dataset.num_images = 3
+    tiny_cfg.model.backbone.norm_eval = norm_eval
+    runner = Runner.from_cfg(tiny_cfg)
+    runner.train()
+    assert runner.iter == (1 if loader['drop_last'] else 2)
