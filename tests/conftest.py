@@ -96,7 +96,10 @@ class SavedRun:
     def __init__(self, path):
         content = torch.load(path, weights_only=False)  # MMEngine's own objects: the file is ours
         logged, info = (content['message_hub'][key] for key in ('log_scalars', 'runtime_info'))
-        parts = {key: content[key] for key in ('state_dict', 'optimizer', 'param_schedulers')}
+        trained = 'state_dict', 'optimizer', 'param_schedulers'
+        parts = {
+            key: content[key] for key in trained if key in content
+        }  # the best has weights alone
         counts = ('epoch', 'iter', 'max_iters', 'best_score')
         parts['info'] = {key: info[key] for key in counts if key in info}
         self.meta = parts['meta'] = {key: content['meta'][key] for key in ('epoch', 'iter', 'seed')}
