@@ -96,10 +96,8 @@ class SavedRun:
     def __init__(self, path):
         content = torch.load(path, weights_only=False)  # MMEngine's own objects: the file is ours
         logged, info = (content['message_hub'][key] for key in ('log_scalars', 'runtime_info'))
-        trained = 'state_dict', 'optimizer', 'param_schedulers'
-        parts = {
-            key: content[key] for key in trained if key in content
-        }  # the best has weights alone
+        trained = 'state_dict', 'optimizer', 'param_schedulers'  # the best: the first alone
+        parts = {key: content[key] for key in trained if key in content}
         counts = ('epoch', 'iter', 'max_iters', 'best_score')
         parts['info'] = {key: info[key] for key in counts if key in info}
         self.meta = parts['meta'] = {key: content['meta'][key] for key in ('epoch', 'iter', 'seed')}
