@@ -35,7 +35,7 @@ def tiny_detector():
 def _tiny_detector(detector: str, method: str, host: str = 'r18', **backbone):
     folder = CONFIGS / detector.replace('-', '_')
     model = Config.fromfile(folder / f'{detector}_{method}-{host}_fpn_whole_1x_coco.py').model
-    model.backbone.update(frozen_stages=-1, init_cfg=None, **backbone)
+    model.backbone.update({'frozen_stages': -1, 'init_cfg': None, **backbone})
     if host != 'mbv2':
         model.backbone.base_channels = 8
         model.neck.in_channels = [8, 16, 32, 64]
