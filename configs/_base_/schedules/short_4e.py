@@ -15,8 +15,7 @@ from_r18 = dict(
     ),
 )
 from_mbv2 = dict(
-    frozen_stages=-1,
-    norm_eval=False,
+    from_r18,
     init_cfg=dict(
         type='Pretrained', checkpoint='data/pretrained/dense-mbv2.pth', prefix='backbone.'
     ),
