@@ -5,6 +5,7 @@ import re
 from pathlib import Path
 
 import pytest
+import torch
 
 PROJECT = Path(__file__).resolve().parents[2]
 DEMO = str(PROJECT / 'configs/demo/retinanet_msgc-r18_scenes.py')
@@ -75,6 +76,13 @@ def test_its_figures_stand_beside_it(page):
     assert set(run['milliseconds']) == {'dense eager', 'eager', 'compact'}
     assert set(run['parts']) == {'backbone', 'neck', 'bbox_head'}
     assert 0 < run['macs'] < 1.1 * run['original_macs']
+
+
+def test_its_figures_say_where_they_come_from(page):
+    html, (run,) = page
+    assert run['machine']['torch'] == torch.__version__
+    assert run['machine']['device'] in html
+    assert run['validated']['mac_ratio'] == {'1': pytest.approx(run['mac_ratio'])}
 
 
 def test_the_run_is_left_as_it_was(work_dir, page):

@@ -14,6 +14,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from torch import nn
 
+from ...benchmark import describe
 from ...checkpoints import latest_checkpoint
 from ...engine.launch import build_runner
 from ...engine.mac_ratio_hook import bare_model
@@ -34,8 +35,8 @@ class Examination:
 
     log: what it logged. metrics: of the test. classes: AP by class, empty for classifiers. macs: of
     some test images, means. targets: MAC ratios that were trained for, by scope. milliseconds: of
-    one image, by form. samples: painted images, annotations on the left, predictions on the right,
-    ``[H, W, 3]`` uint8, RGB.
+    one image, by form. machine: that they hold for. samples: painted images, annotations on the
+    left, predictions on the right, ``[H, W, 3]`` uint8, RGB.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Examination:
     macs: MacReport
     targets: dict[str, float]
     milliseconds: dict[str, float]
+    machine: dict[str, object]
     samples: list[np.ndarray] = field(default_factory=list)
     figures: dict[str, Figure] = field(default_factory=dict)
 
@@ -60,11 +62,17 @@ class Examination:
             targets=self.targets,
             ms=self.milliseconds['compact'],
             milliseconds=self.milliseconds,
+            machine=self.machine,
             macs=self.macs.macs,
             original_macs=self.macs.original,
             parts={
                 name: dict(original=part.original, macs=part.macs)
                 for name, part in self.macs.parts.items()
+            },
+            validated={
+                name: dict(zip(*self.log.val[name], strict=True))
+                for name in self.metrics
+                if name in self.log.val
             },
         )
 
@@ -145,6 +153,7 @@ def _look(model: nn.Module, runner: Runner, images: int, samples: int) -> dict:
         figures=figures,
         samples=[_painted(model, runner, batch) for batch in batches[:samples] if is_detector],
         milliseconds=latencies(model, runner.cfg, batches[0]),
+        machine=describe(next(model.parameters()).device),
     )
 
 

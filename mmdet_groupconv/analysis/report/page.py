@@ -11,10 +11,10 @@ from matplotlib.figure import Figure
 
 from ... import __version__
 from ..pictures import plot_runs, plot_speed_accuracy
+from ..pictures.runs import ACCURACIES
 from .config_difference import config_difference
 from .examination import Examination
 
-ACCURACIES = 'coco/bbox_mAP', 'accuracy/top1'
 FORMS = 'dense eager', 'eager', 'compact'
 PICTURES = {
     'density': 'How much each layer and head reads',
