@@ -1,6 +1,7 @@
-"""MMEngine hooks: budgets and schedules of the grouped layers."""
+"""For MMEngine's runner: budgets and schedules of the grouped layers, checkpoints, precision."""
 
 from .checkpoint_hook import WholeCheckpointHook
+from .cpu_amp import CPUAmpOptimWrapper
 from .dgc_schedule_hook import DGCScheduleHook
 from .epoch_seed_hook import EpochSeedHook
 from .gate_pictures_hook import GatePicturesHook
@@ -9,6 +10,7 @@ from .mac_ratio_hook import MACRatioHook
 from .self_grouping_hook import SelfGroupingHook
 
 __all__ = [
+    'CPUAmpOptimWrapper',
     'DGCScheduleHook',
     'EpochSeedHook',
     'GatePicturesHook',

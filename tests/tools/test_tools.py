@@ -307,6 +307,15 @@ WRONG = {
 }
 
 
+@pytest.mark.parametrize(
+    ('device', 'wrapper'), [('cpu', 'CPUAmpOptimWrapper'), ('cuda', 'AmpOptimWrapper')]
+)
+def test_mixed_precision_is_the_devices(tool, monkeypatch, device, wrapper):
+    train = tool('train')
+    monkeypatch.setattr(train, 'get_device', lambda: device)
+    assert train.configure(train.parse_args([DEMO, '--amp'])).optim_wrapper.type == wrapper
+
+
 @pytest.mark.parametrize('case', WRONG)
 def test_a_users_mistake_ends_in_one_line_before_anything_is_written(tool, tmp_path, capsys, case):
     options, message = WRONG[case]
