@@ -1,0 +1,68 @@
+"""Each figure in the documentation's tables of results is its run's, as docs/results/ has it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[1]
+DOCS = PROJECT / 'docs'
+RUNS = {
+    run['name']: run
+    for path in sorted(DOCS.glob('results/*.json'))
+    for run in json.loads(path.read_text())
+}
+COLUMNS = {
+    'mAP': lambda run: f'{run["coco/bbox_mAP"]:.3f}',
+    'mAP50': lambda run: f'{run["coco/bbox_mAP_50"]:.3f}',
+    'mAP of large boxes': lambda run: f'{run["coco/bbox_mAP_l"]:.3f}',
+    'backbone GMACs (ratio)': lambda run: gmacs(run['parts']['backbone']),
+    'whole GMACs (ratio)': lambda run: gmacs(dict(macs=run['macs'], original=run['original_macs'])),
+    'dense eager [ms]': lambda run: f'{run["milliseconds"]["dense eager"]:.0f}',
+    'eager [ms]': lambda run: f'{run["milliseconds"]["eager"]:.0f}',
+    'compact [ms]': lambda run: f'{run["milliseconds"]["compact"]:.0f}',
+}
+
+
+def gmacs(part: dict) -> str:
+    return f'{part["macs"] / 1e9:.2f} ({part["macs"] / part["original"]:.3f})'
+
+
+def cells_of(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip().strip('|').split('|')]
+
+
+def rows_by_run() -> dict[str, list[dict[str, str]]]:
+    """Of all tables whose last column names a run: each run's rows, by column."""
+    found = {name: [] for name in RUNS}
+    for path in sorted(DOCS.glob('*.md')):
+        header = None
+        for line in path.read_text().splitlines():
+            if not line.startswith('|'):
+                header = None
+                continue
+            cells = cells_of(line)
+            header = header or cells
+            if header[-1] == 'run' and cells[-1].startswith('`'):
+                found.setdefault(cells[-1].strip('`'), []).append(
+                    dict(zip(header, cells, strict=True))
+                )
+    return found
+
+
+ROWS = rows_by_run()
+
+
+@pytest.mark.parametrize('name', ROWS)
+def test_a_run_has_a_config_and_a_row(name):
+    assert name in RUNS
+    assert list(PROJECT.glob(f'configs/*/{name}.py'))
+    assert ROWS[name]
+
+
+@pytest.mark.parametrize('name', ROWS)
+def test_a_figure_is_its_runs(name):
+    for row in ROWS[name]:
+        shown = {column: cell for column, cell in row.items() if column in COLUMNS}
+        assert shown
+        assert shown == {column: COLUMNS[column](RUNS[name]) for column in shown}
