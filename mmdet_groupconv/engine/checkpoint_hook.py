@@ -10,6 +10,7 @@ from mmengine.registry import HOOKS
 from mmengine.runner import EpochBasedTrainLoop
 
 from ..checkpoints import remove_leftovers
+from .mac_ratio_hook import MAC_RATIOS
 from .whole_files import BACKEND, WholeFiles
 
 _VALIDATED = 'validated_step'  # in the message hub, which checkpoints hold
@@ -34,7 +35,8 @@ class WholeCheckpointHook(CheckpointHook):
     ``IterBasedTrainLoop`` goes on with the next batch; ``EpochBasedTrainLoop`` begins the epoch
     again while its iterations count on, and says so.
 
-    Raises UnwrittenError, an OSError, where a file can't be written.
+    Raises UnwrittenError, an OSError, where a file can't be written, and ValueError where
+    `save_best` is no score of the validation; one that gives none at all is only warned of.
     """
 
     def before_train(self, runner) -> None:
@@ -99,7 +101,7 @@ class WholeCheckpointHook(CheckpointHook):
             self._remove(self._path(old))
 
     def _save_best_checkpoint(self, runner, metrics: dict) -> None:
-        if not self.save_best:
+        if not self.save_best or not self._has_scores(runner, metrics):
             return
         # The parent removes the former best one first, where it knows of one.
         former = self._best
@@ -111,6 +113,21 @@ class WholeCheckpointHook(CheckpointHook):
         for name in {osp.basename(path) for path in former.values() if path} - kept:
             # In this folder: a copy of a run's folder leaves the original alone.
             self._remove(self.file_backend.join_path(self.out_dir, name))
+
+    def _has_scores(self, runner, metrics: dict) -> bool:
+        """Whether there is what `save_best` asks for: CocoMetric gives nothing without boxes."""
+        given = {key.partition('/')[0] for key in metrics if key not in MAC_RATIOS}
+        wanted = [key for key in self.key_indicators if key != 'auto' or not given]
+        missing = [key for key in wanted if key not in metrics]
+        for key in missing:
+            if key.partition('/')[0] in given:
+                raise ValueError(
+                    f'save_best={key!r} is no score of the validation, expected one of '
+                    f'{", ".join(metrics)}'
+                )
+        if missing:
+            runner.logger.warning('no best checkpoint yet: the validation gave no score')
+        return not missing
 
     @property
     def _best(self) -> dict[str, str | None]:

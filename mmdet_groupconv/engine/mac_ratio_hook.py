@@ -9,6 +9,8 @@ from torch import Tensor, nn
 
 from ..layers import MacMeter, Macs
 
+MAC_RATIOS = 'mac_ratio', 'mac_ratio_detector'
+
 
 @HOOKS.register_module()
 class MACRatioHook(Hook):
@@ -103,7 +105,7 @@ class MACRatioHook(Hook):
     def _report(self, runner, mode: str, metrics: dict[str, float] | None) -> None:
         seen = self._seen.to(dist.get_comm_device()) if dist.is_distributed() else self._seen
         dist.all_reduce(seen)
-        for name, total in zip(('mac_ratio', 'mac_ratio_detector'), seen, strict=False):
+        for name, total in zip(MAC_RATIOS, seen, strict=False):
             ratio = float(total / seen[2].clamp(min=1))
             runner.message_hub.update_scalar(f'{mode}/{name}', ratio)
             if metrics is not None:

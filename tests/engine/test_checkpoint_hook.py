@@ -30,7 +30,7 @@ class Toy(BaseModel):
 
 
 class Scores(BaseMetric):
-    """Scores of validations, in their order."""
+    """Scores of validations, in their order; None is a validation without."""
 
     def __init__(self, scores) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class Scores(BaseMetric):
 
     def compute_metrics(self, results):
         score = next(self.scores)
-        return dict(acc=score, loss=score)
+        return dict(acc=score, loss=score) if score is not None else {}
 
 
 def names(folder):
@@ -124,6 +124,20 @@ def test_the_old_file_stays_until_the_new_one_is_written_and_named(toy, work_dir
 def test_the_best_files(toy, work_dir, save_best, expected):
     toy(scores=(1, 2, 1), save_best=save_best, max_keep_ckpts=1).train()
     assert names(work_dir) == [*expected, 'epoch_3.pth']
+
+
+@pytest.mark.parametrize('save_best', ['acc', 'auto', ['acc', 'loss']])
+def test_validations_without_a_score_end_no_run(toy, work_dir, save_best):
+    toy(scores=(None, 2, None), save_best=save_best, max_keep_ckpts=1).train()
+    found = names(work_dir)
+    assert [name for name in found if 'acc' in name] == ['best_acc_epoch_2.pth']
+    assert 'epoch_3.pth' in found
+
+
+def test_a_misspelt_score_is_named(toy):
+    runner = toy(save_best='acc/top1', rule='greater')
+    with pytest.raises(ValueError, match=r"save_best='acc/top1' .* one of acc, loss"):
+        runner.train()
 
 
 def test_the_best_file_stays_until_a_better_one_is_written(toy, work_dir, monkeypatch):
