@@ -13,7 +13,7 @@ from ..checkpoints import remove_leftovers
 from .mac_ratio_hook import MAC_RATIOS
 from .whole_files import BACKEND, WholeFiles
 
-_VALIDATED = 'validated_step'  # in the message hub, which checkpoints hold
+_VALIDATED = 'last_validation'  # in the message hub; with 'val' in front it would be logged
 
 
 @HOOKS.register_module()

@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import re
 import resource
 import shutil
 from pathlib import Path
@@ -169,6 +170,13 @@ def test_a_checkpoint_holds_its_epoch_s_validation(toy, work_dir):
         ([2], 2), ([2, 1], 2), ([2, 1, 3], 3)
     ]  # fmt: skip
     toy(scores=(), save_best='acc', resume=True).train()  # none is repeated
+
+
+def test_what_it_remembers_is_no_score(toy, work_dir):
+    toy(max_epochs=2).train()
+    (log,) = work_dir.glob('*/*.log')
+    last = [line for line in log.read_text().splitlines() if 'Epoch(val)' in line][-1]
+    assert re.findall(r'(\w+): ', last) == ['acc', 'loss', 'data_time', 'time']
 
 
 def test_a_run_killed_in_a_validation_begins_with_it(toy, work_dir, monkeypatch):
