@@ -13,13 +13,16 @@ SMALL = ['--shape', '64', '64', '--rounds', '1']
 
 @pytest.fixture
 def module(tool):
-    module = tool('benchmark')
+    """The tool; what it sets for its process is taken back."""
+    module, threads = tool('benchmark'), torch.get_num_threads()
 
     def no_compiler(*_):
         raise module.AbsentError('torch.compile: left out, it takes half a minute')
 
     module.compiled = no_compiler
-    return module
+    yield module
+    torch.set_num_threads(threads)
+    torch.set_flush_denormal(False)
 
 
 @pytest.fixture
