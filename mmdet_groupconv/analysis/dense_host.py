@@ -1,5 +1,6 @@
 """The dense network that a grouped one stands in for."""
 
+import copy
 from inspect import signature
 from typing import Any
 
@@ -8,6 +9,7 @@ from mmdet.models.dense_heads import RetinaHead, RPNHead
 from mmdet.models.roi_heads.bbox_heads import Shared2FCBBoxHead
 from mmdet.registry import MODELS
 from mmengine.config import ConfigDict
+from torch import nn
 
 from ..backbones.grouped_mobilenet_v2 import GroupedMobileNetV2, TrimmedMobileNetV2
 from ..backbones.grouped_resnet import GroupedResNet
@@ -41,6 +43,23 @@ def dense_model_cfg(cfg: Any) -> Any:
         known = {'type', *(name for base in host.__mro__[:-1] for name in _arguments(base))}
         dense = ConfigDict({k: v for k, v in dense.items() if k in known}, type=host.__name__)
     return dense
+
+
+def dense_host(model: nn.Module, cfg: Any) -> nn.Module:
+    """What a model's config gives without groups, with the model's weights, on its device.
+
+    It finds about as many objects, which takes about as long. Weights under other names or of
+    other shapes are left as they come.
+    """
+    host = MODELS.build(dense_model_cfg(copy.deepcopy(cfg)))
+    own = host.state_dict()
+    shared = {
+        key: value
+        for key, value in model.state_dict().items()
+        if key in own and value.shape == own[key].shape
+    }
+    host.load_state_dict(shared, strict=False)
+    return host.to(next(model.parameters()).device).train(model.training)
 
 
 def _is_grouped(cfg: Any) -> bool:

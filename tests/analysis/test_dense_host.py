@@ -3,11 +3,12 @@
 from pathlib import Path
 
 import pytest
+import torch
 from mmdet.registry import MODELS
 from mmengine.config import Config
 from torch import nn
 
-from mmdet_groupconv.analysis.dense_host import dense_model_cfg
+from mmdet_groupconv.analysis.dense_host import dense_host, dense_model_cfg
 from mmdet_groupconv.layers import GroupedLayer
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
@@ -50,3 +51,17 @@ def test_the_config_itself_is_left_alone():
     before = cfg.to_dict()
     dense_model_cfg(cfg)
     assert cfg.to_dict() == before
+
+
+@pytest.mark.parametrize('method', ['MSGC', 'DGC', 'FLGC', 'SGC'])
+def test_the_dense_host_has_the_grouped_network_s_weights(method):
+    name = f'retinanet/retinanet_{method.lower()}-r18_fpn_1x_coco.py'
+    cfg = Config.fromfile(CONFIGS / name).model
+    cfg.backbone.update(base_channels=8, init_cfg=None)
+    cfg.neck.update(in_channels=[8, 16, 32, 64], out_channels=8)
+    cfg.bbox_head.update(in_channels=8, feat_channels=8)
+    model = MODELS.build(cfg).eval()
+    host = dense_host(model, cfg)
+    weights = model.state_dict()
+    assert all(torch.equal(value, weights[key]) for key, value in host.state_dict().items())
+    assert not host.training
