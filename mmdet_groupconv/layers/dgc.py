@@ -28,9 +28,13 @@ class SaliencyNet(GateNet):
         self.init_weights()
 
     def init_weights(self) -> None:
-        """Start around 1, so that a dense network's features are about kept."""
+        """Start close to 1, so that a dense network's features are about kept.
+
+        A saliency multiplies what it is computed from. Where it starts far from 1, norms in
+        evaluation mode let that grow from layer to layer.
+        """
         nn.init.kaiming_normal_(self.fc1.weight)
-        nn.init.kaiming_normal_(self.fc2.weight)
+        nn.init.normal_(self.fc2.weight, std=0.01)
         nn.init.ones_(self.fc2.bias)
 
     def decide(self, pooled: Tensor) -> Tensor:

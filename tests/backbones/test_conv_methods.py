@@ -326,6 +326,22 @@ def test_state_dict_has_the_published_shapes_when_heads_are_joined(dyresnet):
 # Initialisation.
 
 
+@pytest.mark.parametrize('depth', [18, 50])
+def test_dgc_starts_with_the_features_of_the_dense_weights(depth):
+    dense = build(ResNet, depth=depth, norm_eval=False)
+    for _ in range(20):
+        dense(images(4))  # which gives the norms their statistics
+    model = make('DGCResNet', depth=depth)
+    model.init_weights()
+    model.load_state_dict(dense.state_dict(), strict=False)
+    dense.eval()
+    model.eval()
+    with torch.no_grad():
+        features = zip(model(images(4)), dense(images(4)), strict=True)
+    for ours, theirs in features:
+        assert (ours - theirs).norm() < 0.15 * theirs.norm()
+
+
 @pytest.mark.parametrize('name', ['DGCResNet', 'DGCMobileNetV2'])
 def test_default_initialisation_keeps_saliencies_around_1(name):
     model = make(name)
