@@ -15,9 +15,9 @@ def random_layer(*args, **kwargs):
     """In evaluation, with norm statistics and saliencies that differ, some of them zero."""
     torch.manual_seed(0)
     layer = DGCConv2d(*args, **kwargs).eval()
-    bias = layer.saliency.fc2.bias
     with torch.no_grad():
-        bias.copy_(torch.randn_like(bias))
+        layer.saliency.fc2.weight.normal_()
+        layer.saliency.fc2.bias.normal_()
         if layer.norm is not None:
             layer.norm.running_mean.normal_()
             layer.norm.running_var.uniform_(0.5, 2)
@@ -159,9 +159,9 @@ def test_kept_channels_are_multiplied_by_their_saliency():
 
 
 def test_each_image_has_its_own_gate():
-    layer = random_layer(8, 8, 1)
-    layer.inactive.fill_(4)
-    x = torch.randn(3, 8, 4, 4)
+    layer = random_layer(32, 8, 1)
+    layer.inactive.fill_(16)
+    x = torch.randn(3, 32, 1, 1) + torch.randn(3, 32, 4, 4)
     masks = gate_of(layer, x).mask
     assert not torch.equal(masks[0], masks[1])
     torch.testing.assert_close(layer(x)[1:2], layer(x[1:2]), atol=1e-5, rtol=1e-5)
