@@ -24,6 +24,7 @@ def _mix_gates(model, images):
             nn.init.normal_(module.conv[3].weight, std=0.1)
         elif isinstance(module, DGCConv2d):
             module.set_progress(1)
+            nn.init.kaiming_normal_(module.saliency.fc2.weight)
         elif isinstance(module, SelfGrouping):
             patterns = torch.rand(4, module.mask.size(1)) > 0.5
             module.mask.copy_(patterns[torch.randint(4, (module.mask.size(0),))])

@@ -232,7 +232,8 @@ def test_no_images_are_added_to_none():
 def dgc(channels, filters, heads):
     layer = DGCConv2d(channels, filters, 1, heads=heads, gate_factor=0.4)
     layer.set_progress(1)
-    for tensor in (layer.norm.running_mean, layer.norm.bias, layer.saliency.fc2.bias):
+    last = layer.saliency.fc2
+    for tensor in (layer.norm.running_mean, layer.norm.bias, last.weight, last.bias):
         nn.init.normal_(tensor)
     return layer.double().eval()
 

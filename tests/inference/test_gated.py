@@ -226,6 +226,7 @@ def self_gated(kind, form='heads'):
     if kind == 'dgc':
         layer = DGCConv2d(12, 8, **window, heads=4, gate_factor=0.4)
         layer.set_progress(1)
+        torch.nn.init.normal_(layer.saliency.fc2.weight)  # so that gates differ by image
         torch.nn.init.normal_(layer.saliency.fc2.bias)
         return layer.double().eval()
     heads = 3 if kind == 'ragged' else 4
