@@ -11,6 +11,8 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor
 
+from .roi_align_gradient import roi_align_gradient
+
 _SOFTNMS_NAIVE, _SOFTNMS_LINEAR, _SOFTNMS_GAUSSIAN = range(3)
 _ROI_ALIGN_AVG = 1
 
@@ -163,16 +165,15 @@ def roi_align_backward(
     """
     _require_average(pool_mode)
     dtype = torch.promote_types(_compute_dtype(grad_output), _compute_dtype(rois))
+    grad, rois = grad_output.to(dtype), rois.to(dtype)
+    how = sampling_ratio, aligned
+    if grad.device.type == 'cpu':
+        grad_input.add_(roi_align_gradient(grad, rois, grad_input.shape, spatial_scale, *how))
+        return
+    size, shape = (aligned_height, aligned_width), grad_input.shape
     grad_input.add_(
         torch.ops.torchvision._roi_align_backward(
-            grad_output.to(dtype).contiguous(),
-            rois.to(dtype).contiguous(),
-            spatial_scale,
-            aligned_height,
-            aligned_width,
-            *grad_input.shape,
-            sampling_ratio,
-            aligned,
+            grad.contiguous(), rois.contiguous(), spatial_scale, *size, *shape, *how
         )
     )
 

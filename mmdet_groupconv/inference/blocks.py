@@ -10,6 +10,7 @@ from ..layers import GroupedConv2d, SelfGatedConv2d, SGCLinear
 from .chain import Chain
 from .folding import can_fold, units_of
 from .fused import NONE, RELU, Geometry, activation_of
+from .group_norm import compact_norm
 from .static import StaticConv
 from .unit import Unit
 
@@ -124,7 +125,7 @@ def compact_conv_module(module: ConvModule) -> nn.Module | None:
     units = None if module.with_explicit_padding else units_of(module.conv)
     if units is None:
         return None
-    after = [module.norm] if module.with_norm else []
+    after = [compact_norm(module.norm)] if module.with_norm else []
     after += [module.activate] if module.with_activation else []
     return nn.Sequential(CompactBranch(Chain(units)), *after)
 

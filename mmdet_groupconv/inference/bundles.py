@@ -20,6 +20,8 @@ from .maps import FeatureMap, gather, join, pixels
 from .pool import MapPool
 
 _BAND = 1 << 20  # values that a band has: 4 MB, what caches hold
+# Sizes of map that are remembered: a head's layers see one for each level of a pyramid in turn.
+_SIZES = 5
 
 
 class Bundle(NamedTuple):
@@ -51,10 +53,10 @@ class Bundles:
         self.bundles, self.order = bundles, order
         self.geometry, self.activation = geometry, activation
         self.lasting = lasting
-        self._packed: tuple[torch.Size, list[Bundle]] | None = None
+        self._packed: dict[torch.Size, list[Bundle] | None] = {}  # the latest size last
 
     def __getstate__(self) -> dict:
-        return dict(self.__dict__, _packed=None)  # oneDNN's tensors can't be copied
+        return dict(self.__dict__, _packed={})  # oneDNN's tensors can't be copied
 
     def run(self, x: FeatureMap, total: int, out: Tensor | None, pool: MapPool) -> FeatureMap:
         """Convolve the whole map, bundle by bundle.
@@ -123,15 +125,21 @@ class Bundles:
             self.activation.plain(target.add_(_columns(part, back)))
         return FeatureMap(y, self.order if out is None else None)
 
-    def _pack(self, x: Tensor) -> list[Bundle]:
-        if self._packed is None or self._packed[0] != x.shape:  # packed for another size is slower
+    def _pack(self, x: Tensor) -> Sequence[Bundle]:
+        """Packed for this size of map, of which another one was seen lately; else as they are."""
+        # What is packed for another size is slower, and packing takes longer than it saves once.
+        again = x.shape in self._packed
+        bundles = self._packed.pop(x.shape, None)
+        if again and bundles is None:
             bundles = []
             for channels, weight, bias in self.bundles:
                 shape = len(x), weight.size(1) * self.geometry.groups, *x.shape[2:]
                 like = x.new_empty(shape, device='meta')
                 bundles.append(Bundle(channels, packed(weight, like, self.geometry), bias))
-            self._packed = x.shape, bundles
-        return self._packed[1]
+        self._packed[x.shape] = bundles
+        if len(self._packed) > _SIZES:
+            self._packed.pop(next(iter(self._packed)), None)
+        return bundles or self.bundles
 
     def _for(self, x: FeatureMap, total: int) -> Sequence[Bundle]:
         """The bundles, their channels where the map has them."""

@@ -30,6 +30,7 @@ from .chain import Chain
 from .folding import can_fold, units_of
 from .freezing import freeze_gates
 from .fused import NONE, activation_of
+from .group_norm import compact_norm
 from .maps import MatrixPool
 from .pool import MapPool
 from .roi_align import CompactRoIAlign
@@ -114,6 +115,8 @@ def _replacement(module: nn.Module, owns_input: bool) -> nn.Module | None:
         return compact_conv_module(module)
     if isinstance(module, SGCLinear):
         return compact_linear(module)
+    if type(module) is nn.GroupNorm:
+        return compact_norm(module)
     if type(module) is RoIAlign and module.pool_mode == 'avg':
         return CompactRoIAlign(module)
     units = units_of(module)

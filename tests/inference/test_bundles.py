@@ -274,7 +274,7 @@ def a_large_map(*size):
 @pytest.mark.parametrize('added', [False, True])
 def test_prepared_weights_compute_the_same_for_maps_of_any_size(added):
     lasting, passing = lasting_bundles()
-    for size in ((20, 24), (9, 7), (20, 24)):
+    for size in ((20, 24), (9, 7), (20, 24), (9, 7), (9, 7)):
         x, out = a_large_map(*size), None
         if added:
             out = torch.randn(1, 16, *size).contiguous(memory_format=torch.channels_last)
@@ -288,6 +288,7 @@ def test_prepared_weights_do_where_maps_have_another_layout():
         [Bundle(None, torch.randn(8, 8, 3, 3), torch.randn(8))], None, geometry, RELU, True
     )
     x = a_large_map(6, 5)
+    lasting.run(x, 8, None, MapPool())
     expected = lasting.run(x, 8, torch.zeros_like(x.data), MapPool()).data
     out = torch.zeros(1, 8, 6, 5)
     torch.testing.assert_close(lasting.run(x, 8, out, MapPool()).data, expected)
@@ -297,5 +298,24 @@ def test_prepared_weights_do_where_maps_have_another_layout():
 def test_prepared_weights_can_be_copied(copied):
     lasting, _ = lasting_bundles()
     x = a_large_map(6, 5)
+    lasting.run(x, 8, None, MapPool())
     y = lasting.run(x, 8, None, MapPool()).data
     assert torch.equal(copied(lasting).run(x, 8, None, MapPool()).data, y)
+
+
+@pytest.mark.parametrize(
+    ('sizes', 'prepared'),
+    [
+        ([4, 5, 6, 7, 8], 0),  # of images that differ
+        ([4] * 5, 1),
+        ([4, 5, 6] * 5, 3),  # of a pyramid's levels
+        ([4, 5, 6, 7, 8, 9] * 5, 0),  # more than are remembered
+    ],
+)
+def test_weights_are_prepared_for_sizes_that_come_again(sizes, prepared, monkeypatch):
+    calls, pack = [], bundles.packed
+    monkeypatch.setattr(bundles, 'packed', lambda *args: calls.append(1) or pack(*args))
+    lasting, _ = lasting_bundles()
+    for size in sizes:
+        lasting.run(a_large_map(size, size), 8, None, MapPool())
+    assert len(calls) == prepared * len(lasting.bundles)
