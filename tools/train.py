@@ -37,6 +37,8 @@ def configure(args: argparse.Namespace) -> Config:
     if args.amp:
         if get_device() == 'cpu':
             cfg.optim_wrapper.type = 'CPUAmpOptimWrapper'
+            for name in ('loss_scale', 'dtype'):  # AmpOptimWrapper's, for GPUs
+                cfg.optim_wrapper.pop(name, None)
         else:
             cfg.optim_wrapper.type = 'AmpOptimWrapper'
             cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')

@@ -316,6 +316,14 @@ def test_mixed_precision_is_the_devices(tool, monkeypatch, device, wrapper):
     assert train.configure(train.parse_args([DEMO, '--amp'])).optim_wrapper.type == wrapper
 
 
+def test_mixed_precision_meant_for_gpus_trains_on_cpus(tool, monkeypatch):
+    train = tool('train')
+    monkeypatch.setattr(train, 'get_device', lambda: 'cpu')
+    meant = ['optim_wrapper.loss_scale=dynamic', 'optim_wrapper.dtype=float16']
+    cfg = train.configure(train.parse_args([DEMO, '--amp', '--cfg-options', *meant]))
+    assert not {'loss_scale', 'dtype'} & set(cfg.optim_wrapper)
+
+
 @pytest.mark.parametrize('case', WRONG)
 def test_a_users_mistake_ends_in_one_line_before_anything_is_written(tool, tmp_path, capsys, case):
     options, message = WRONG[case]
