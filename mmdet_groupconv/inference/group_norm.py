@@ -18,6 +18,9 @@ class CompactGroupNorm(nn.Module):
         super().__init__()
         self.norm = norm
         self.forms = Fastest()
+        size = norm.num_channels // norm.num_groups
+        average = torch.kron(torch.eye(norm.num_groups), torch.full((size, size), 1 / size))
+        self.register_buffer('average', average, persistent=False)  # over a group, for its channels
 
     def forward(self, x: Tensor) -> Tensor:
         """x: ``[B, C, H, W]``. Returns the same shape."""
@@ -41,10 +44,8 @@ class CompactGroupNorm(nn.Module):
 
     def _means(self, rows: Tensor) -> Tensor:
         """Of each group, for its channels: ``[B, H*W, C]`` -> ``[B, 1, C]``."""
-        batch, size, channels = rows.shape
-        means = rows.new_full((batch, 1, size), 1 / size) @ rows
-        means = means.view(batch, self.norm.num_groups, -1).mean(dim=2, keepdim=True)
-        return means.expand(-1, -1, channels // self.norm.num_groups).reshape(batch, 1, channels)
+        batch, size, _ = rows.shape
+        return rows.new_full((batch, 1, size), 1 / size) @ rows @ self.average.to(rows.dtype)
 
 
 def compact_norm(norm: nn.Module) -> nn.Module:
