@@ -179,3 +179,13 @@ def test_metrics_of_tests_are_points_named_by_their_files(results):
 def test_other_results_are_refused(results, content, message):
     with pytest.raises(ValueError, match=message):
         pictures.read_points([results(content)])
+
+
+@pytest.mark.parametrize('name', ['r18', 'retinanet_msgc-mbv2_fpn_4e_coco-person'])
+def test_legends_of_many_runs_fit_the_picture(name):
+    curves = dict(loss=([1, 2], [1.0, 0.5]))
+    figure = pictures.plot_runs([pictures.Run(f'{name}_{number}', curves) for number in range(10)])
+    figure.canvas.draw()
+    box = figure.legends[0].get_window_extent()
+    assert 0 <= box.x0 < box.x1 <= figure.bbox.x1
+    assert box.y0 >= 0

@@ -15,6 +15,7 @@ from .style import CYCLE, LIGHT, MEDIUM, new_figure, tidy
 Curve = tuple[list[float], list[float]]
 ACCURACIES = 'coco/bbox_mAP', 'accuracy/top1'
 GATES = 'gates/'
+_WIDTH = 9  # inches
 
 
 @dataclass
@@ -99,7 +100,9 @@ def plot_runs(runs: list[Run]) -> Figure:
         ('share of channels read, mean over layers', step, lambda run: [_mean_density(run)]),
     ]
     shown = [panel for panel in panels if any(any(panel[2](run)) for run in runs)]
-    figure = new_figure(9, 0.9 + 2.6 * -(-len(shown) // 2), 'Training')
+    columns = _legend_columns(runs)
+    legend = 0.2 * -(-len(runs) // columns)
+    figure = new_figure(_WIDTH, 0.7 + legend + 2.6 * -(-len(shown) // 2), 'Training')
     grid = figure.subplots(-(-len(shown) // 2), min(len(shown), 2), squeeze=False).flat
     for (title, x, curves_of), axes in zip(shown, grid, strict=False):
         for run, colour in zip(runs, _colours(runs), strict=True):
@@ -112,10 +115,15 @@ def plot_runs(runs: list[Run]) -> Figure:
     lines = [figure.axes[0].plot([], [], color=c, label=r.name)[0]
              for r, c in zip(runs, _colours(runs), strict=True)]  # fmt: skip
     figure.legend(
-        handles=lines, loc='outside lower center', ncols=min(len(runs), 5), fontsize=MEDIUM,
-        frameon=False,
+        handles=lines, loc='outside lower center', ncols=columns, fontsize=MEDIUM, frameon=False,
     )  # fmt: skip
     return figure
+
+
+def _legend_columns(runs: list[Run]) -> int:
+    """As many as fit side by side."""
+    longest = max((len(run.name) for run in runs), default=0)
+    return max(min(int(_WIDTH / (0.6 + 0.075 * longest)), len(runs)), 1)
 
 
 def _scope(config: Path) -> str:
