@@ -18,9 +18,9 @@ class CompactGroupNorm(nn.Module):
         super().__init__()
         self.norm = norm
         self.forms = Fastest()
-        size = norm.num_channels // norm.num_groups
-        average = torch.kron(torch.eye(norm.num_groups), torch.full((size, size), 1 / size))
-        self.register_buffer('average', average, persistent=False)  # over a group, for its channels
+        self.size = norm.num_channels // norm.num_groups
+        groups = torch.kron(torch.eye(norm.num_groups), torch.ones(self.size, self.size))
+        self.register_buffer('groups', groups, persistent=False)  # which channels share one
 
     def forward(self, x: Tensor) -> Tensor:
         """x: ``[B, C, H, W]``. Returns the same shape."""
@@ -44,8 +44,9 @@ class CompactGroupNorm(nn.Module):
 
     def _means(self, rows: Tensor) -> Tensor:
         """Of each group, for its channels: ``[B, H*W, C]`` -> ``[B, 1, C]``."""
-        batch, size, _ = rows.shape
-        return rows.new_full((batch, 1, size), 1 / size) @ rows @ self.average.to(rows.dtype)
+        batch, number, _ = rows.shape
+        means = rows.new_full((batch, 1, number), 1 / number) @ rows
+        return means @ self.groups.to(rows.dtype) / self.size
 
 
 def compact_norm(norm: nn.Module) -> nn.Module:
