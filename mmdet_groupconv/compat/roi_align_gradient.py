@@ -33,9 +33,9 @@ def roi_align_gradient(
     grad = grad.permute(0, 2, 3, 1).reshape(number, rows, columns * channels)
     pixels = grad.new_zeros(images, height, width, channels)
     boxes = zip(rois[:, 0].long().tolist(), _spans(down), _spans(across), strict=True)
-    for box, (image, (top, bottom), (left, right)) in enumerate(boxes):
-        lines = (down[box, top:bottom] @ grad[box]).view(bottom - top, columns, channels)
-        pixels[image, top:bottom, left:right] += across[box, left:right] @ lines
+    for box, (image, (y0, y1), (x0, x1)) in enumerate(boxes):
+        lines = (down[box, y0:y1] @ grad[box]).view(y1 - y0, columns, channels)
+        pixels[image, y0:y1, x0:x1] += across[box, x0:x1] @ lines
     return pixels.permute(0, 3, 1, 2)
 
 
