@@ -17,14 +17,11 @@ METHODS = 'msgc', 'dgc', 'flgc', 'sgc'
 
 
 def lines(work_dir):
-    """The lines of each ``scalars.json`` of a run, one a start, times and memory aside."""
-    files = sorted(Path(work_dir).glob('*/vis_data/scalars.json'))
-    return [
-        [
-            {key: v for key, v in json.loads(line).items() if 'time' not in key and key != 'memory'}
-            for line in file.read_text().splitlines()
-        ]
-        for file in files
+    """The lines of a run's ``scalars.json``, of all its starts, times and memory aside."""
+    return [  # of one file for each second in which there was a start
+        {key: v for key, v in json.loads(line).items() if 'time' not in key and key != 'memory'}
+        for file in sorted(Path(work_dir).glob('*/vis_data/scalars.json'))
+        for line in file.read_text().splitlines()
     ]
 
 
@@ -74,13 +71,10 @@ def test_a_run_that_was_killed_three_times(
     assert last['files'].keys() == whole['files'].keys()
     assert (tmp_path / 'killed/last_checkpoint').read_text() == str(tmp_path / 'killed/epoch_3.pth')
     assert_equal_runs(tmp_path / 'whole', tmp_path / 'killed')
-    (expected,) = lines(tmp_path / 'whole')
+    expected = lines(tmp_path / 'whole')
     assert [line['step'] for line in expected] == [1, 2, 3, 4, 1, 5, 6, 7, 8, 2, 9, 10, 11, 12, 3]
-    begun, again, further, done = lines(tmp_path / 'killed')
-    assert begun == expected[:6]
-    assert again == expected[5:9]
-    assert further == expected[5:12]
-    assert done == expected[10:]
+    begun, again, further, done = expected[:6], expected[5:9], expected[5:12], expected[10:]
+    assert lines(tmp_path / 'killed') == [*begun, *again, *further, *done]
 
 
 @pytest.mark.usefixtures('one_thread')
