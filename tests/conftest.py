@@ -4,6 +4,7 @@ import itertools
 import os
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 from mmengine.registry import DefaultScope
@@ -12,6 +13,24 @@ from torch import nn
 import mmdet_groupconv  # noqa: F401  (first, so that no test module meets mmdet without mmcv's ops)
 
 PROJECT = Path(__file__).resolve().parents[1]
+
+
+class _TorchRandom:
+    """Torch's generator in the form of ``random``'s, for Hypothesis to seed at each example."""
+
+    seed = staticmethod(torch.manual_seed)
+    getstate = staticmethod(torch.get_rng_state)
+    setstate = staticmethod(torch.set_rng_state)
+
+
+TORCH_RANDOM = _TorchRandom()  # of which Hypothesis keeps a weak reference
+hypothesis.register_random(TORCH_RANDOM)
+
+
+@pytest.fixture(autouse=True)
+def _seeded():
+    """No test draws what the tests before it left to be drawn."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope='session', autouse=True)
