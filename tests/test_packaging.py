@@ -1,6 +1,7 @@
 """What is installed: the index of configs, and a wheel that carries them."""
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -29,18 +30,19 @@ def test_every_model_belongs_to_a_collection():
     assert {model['In Collection'] for model in MODELS} == names
 
 
+def pip(command, *arguments):
+    offline = ['--no-deps', '--no-index', '--no-build-isolation', '--disable-pip-version-check']
+    line = [sys.executable, '-m', 'pip', command, *offline, *arguments]
+    subprocess.run(line, check=True, capture_output=True)
+
+
 @pytest.fixture(scope='module')
 def installed(tmp_path_factory):
     """A folder with the package from a wheel, apart from the project's own."""
     folder = tmp_path_factory.mktemp('wheel')
-    pip = [sys.executable, '-m', 'pip', '--disable-pip-version-check']
-    offline = ['--no-deps', '--no-index']
-    build = [*pip, 'wheel', *offline, '--no-build-isolation', '-w', folder, PROJECT]
-    subprocess.run(build, check=True, capture_output=True)
+    pip('wheel', '-w', folder, PROJECT)
     target = folder / 'site'
-    wheel = next(folder.glob('*.whl'))
-    install = [*pip, 'install', *offline, '--target', target, wheel]
-    subprocess.run(install, check=True, capture_output=True)
+    pip('install', '--target', target, next(folder.glob('*.whl')))
     return target
 
 
@@ -72,3 +74,25 @@ def test_the_wheel_carries_tools_and_no_tests(installed):
     assert (shipped / 'tools/train.py').is_file()
     assert (shipped / 'model-index.yml').read_text() == (PROJECT / 'model-index.yml').read_text()
     assert not (installed / 'tests').exists()
+
+
+FIND = """
+import site, sys
+from importlib.util import find_spec
+site.addsitedir(sys.argv[1])
+print(find_spec('mmdet_groupconv').origin)
+"""
+
+
+@pytest.mark.slow
+def test_an_editable_install_is_found_from_the_folder_above_the_clone(tmp_path):
+    clone = tmp_path / 'mmdet_groupconv'
+    clone.mkdir()
+    for name in ('pyproject.toml', 'setup.py', 'README.md', 'LICENSE', 'model-index.yml'):
+        shutil.copy(PROJECT / name, clone)
+    for name in ('mmdet_groupconv', 'configs', 'tools'):
+        shutil.copytree(PROJECT / name, clone / name, symlinks=True)
+    pip('install', '--target', tmp_path / 'site', '--editable', clone)
+    line = [sys.executable, '-SE', '-c', FIND, tmp_path / 'site']  # none of this environment's
+    found = subprocess.run(line, cwd=tmp_path, check=True, capture_output=True, text=True)
+    assert found.stdout.strip() == str(clone / 'mmdet_groupconv/__init__.py')
