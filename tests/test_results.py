@@ -30,8 +30,9 @@ COLUMNS = {
 README = {
     'mAP: blood cells, R18': 'retinanet_{}r18_fpn_12e_bccd',
     'people, R18': 'retinanet_{}r18_fpn_4e_coco-person',
-    'people, MobileNetV2': 'retinanet_{}mbv2_fpn_4e_coco-person',
     'people, Faster R-CNN R18': 'faster-rcnn_{}r18_fpn_4e_coco-person',
+    'people, MobileNetV2': 'retinanet_{}mbv2_fpn_4e_coco-person',
+    'people, pretrained grouped': 'retinanet_{}mbv2-pre_fpn_4e_coco-person',
 }
 METHODS = {
     'dense': '',
