@@ -158,6 +158,16 @@ def test_points_have_names_that_do_not_overlap(results):
     assert len(set(colours)) == 4
 
 
+def test_names_are_of_one_size_and_keep_off_the_ticks():
+    points = [dict(name=f'at the left, {n}', x=0.001 * n, y=0.001 * n) for n in range(4)]
+    points += [dict(name=f'elsewhere, {n}', x=n, y=-n % 4) for n in range(2, 10)]
+    (axes,) = pictures.plot_speed_accuracy(points).axes
+    assert len({text.get_fontsize() for text in axes.texts}) == 1
+    renderer = axes.figure.canvas.get_renderer()
+    left = min(text.get_window_extent(renderer).x0 for text in axes.texts)
+    assert left > axes.bbox.x0
+
+
 def test_metrics_of_tests_are_points_named_by_their_files(results):
     metrics = {'coco/bbox_mAP': 0.4, 'mac_ratio': 0.5, 'mac_ratio_detector': 0.8}
     files = [results(metrics, 'msgc.json'), results([{**metrics, 'name': 'other'}], 'b.json')]

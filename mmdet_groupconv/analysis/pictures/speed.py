@@ -45,8 +45,9 @@ def plot_speed_accuracy(
     figure.canvas.draw()  # places are known only now
     figure.set_layout_engine('none')
     taken = [_around(axes, point) for point in points]
+    size = MEDIUM if len(points) <= 12 else SMALL
     for point in points:
-        taken.append(_place(axes, point, taken))
+        taken.append(_place(axes, point, taken, size))
     return figure
 
 
@@ -91,18 +92,17 @@ def _around(axes: Axes, point: dict, pixels: float = 7) -> Bbox:
     return Bbox.from_extents(x - pixels, y - pixels, x + pixels, y + pixels)
 
 
-def _place(axes: Axes, point: dict, taken: list[Bbox]) -> Bbox:
+def _place(axes: Axes, point: dict, taken: list[Bbox], size: float) -> Bbox:
     """Write a point's name where nothing else is, or else to its right."""
     renderer = axes.figure.canvas.get_renderer()
-    size = MEDIUM if len(taken) < 20 else SMALL
     for dx, dy, ha, va in [*_PLACES, _PLACES[0]]:
         text = axes.annotate(
             point['name'], (point['x'], point['y']), (dx, dy), textcoords='offset points',
             ha=ha, va=va, fontsize=size,
         )  # fmt: skip
         box = text.get_window_extent(renderer)
-        inside = axes.figure.bbox.contains(box.x0, box.y0)
-        inside = inside and axes.figure.bbox.contains(box.x1, box.y1)
+        inside = box.x0 > axes.bbox.x0 and axes.figure.bbox.contains(box.x1, box.y1)
+        inside = inside and box.y0 > axes.bbox.y0
         if inside and not any(box.overlaps(other) for other in taken):
             return box
         text.remove()
