@@ -102,6 +102,15 @@ def test_a_pretrained_backbone_learns_at_a_tenth_of_the_rate_and_its_gates_at_ha
             assert rates[id(parameter)] == pytest.approx(share * lr), name
 
 
+def test_a_pretrained_flgc_backbone_keeps_its_groups():
+    cfg = Config.fromfile(CONFIGS / 'retinanet/retinanet_flgc-mbv2-pre_fpn_4e_coco-person.py')
+    model = build_model(cfg)
+    optimizer = build_optim_wrapper(model, cfg.optim_wrapper)
+    rates = {id(p): group['lr'] for group in optimizer.param_groups for p in group['params']}
+    for name, parameter in model.named_parameters():
+        assert (rates[id(parameter)] == 0) == name.endswith(('channel_logits', 'filter_logits'))
+
+
 def test_whole_means_neck_and_head(case):
     name, _, model = case
     parts = {

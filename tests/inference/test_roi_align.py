@@ -31,8 +31,8 @@ def boxes(number, images, height, width, spread):
 )
 def test_equals_mmcv_s(images, height, width, size, ratio, aligned, scale, spread):
     layer = RoIAlign(size, scale, ratio, aligned=aligned)
-    rois = boxes(20, images, height / scale, width / scale, spread)  # which seeds
     x = torch.randn(images, 5, height, width)
+    rois = boxes(20, images, height / scale, width / scale, spread)
     expected = layer(x, rois)
     for layout in (torch.contiguous_format, torch.channels_last):
         y = CompactRoIAlign(layer)(x.contiguous(memory_format=layout), rois)

@@ -95,14 +95,14 @@ def _around(axes: Axes, point: dict, pixels: float = 7) -> Bbox:
 def _place(axes: Axes, point: dict, taken: list[Bbox], size: float) -> Bbox:
     """Write a point's name where nothing else is, or else to its right."""
     renderer = axes.figure.canvas.get_renderer()
+    free = Bbox([axes.bbox.p0, axes.figure.bbox.p1])  # of ticks
     for dx, dy, ha, va in [*_PLACES, _PLACES[0]]:
         text = axes.annotate(
             point['name'], (point['x'], point['y']), (dx, dy), textcoords='offset points',
             ha=ha, va=va, fontsize=size,
         )  # fmt: skip
         box = text.get_window_extent(renderer)
-        inside = box.x0 > axes.bbox.x0 and axes.figure.bbox.contains(box.x1, box.y1)
-        inside = inside and box.y0 > axes.bbox.y0
+        inside = free.contains(box.x0, box.y0) and free.contains(box.x1, box.y1)
         if inside and not any(box.overlaps(other) for other in taken):
             return box
         text.remove()
