@@ -31,14 +31,14 @@ class ConvMethodMobileNetV2(GroupedMobileNetV2):
 class DGCResNet(ConvMethodResNet):
     """Dynamic group convolution (arXiv 2007.04242) in the blocks, shortcut convolutions included.
 
-    heads, gate_factor, squeeze_rate: see :class:`~mmdet_groupconv.layers.DGCConv2d`.
+    heads, gate_factor, squeeze_rate, pre_norm: see :class:`~mmdet_groupconv.layers.DGCConv2d`.
     """
 
     def __init__(
         self, depth: int, *, heads: int = 4, gate_factor: float = 0.45, squeeze_rate: int = 16,
-        **kwargs,
+        pre_norm: bool = True, **kwargs,
     ) -> None:  # fmt: skip
-        super().__init__(depth, _dgc(heads, gate_factor, squeeze_rate), **kwargs)
+        super().__init__(depth, _dgc(heads, gate_factor, squeeze_rate, pre_norm), **kwargs)
 
     def make_res_layer(self, **kwargs) -> nn.Module:
         """One stage; its ``conv_cfg`` is the shortcut's."""
@@ -82,13 +82,14 @@ class SGCResNet(ConvMethodResNet):
 class DGCMobileNetV2(ConvMethodMobileNetV2):
     """Dynamic group convolution (arXiv 2007.04242) in the 1x1 convolutions.
 
-    heads, gate_factor, squeeze_rate: see :class:`~mmdet_groupconv.layers.DGCConv2d`.
+    heads, gate_factor, squeeze_rate, pre_norm: see :class:`~mmdet_groupconv.layers.DGCConv2d`.
     """
 
     def __init__(
-        self, *, heads: int = 4, gate_factor: float = 0.45, squeeze_rate: int = 16, **kwargs
-    ) -> None:
-        super().__init__(_dgc(heads, gate_factor, squeeze_rate), **kwargs)
+        self, *, heads: int = 4, gate_factor: float = 0.45, squeeze_rate: int = 16,
+        pre_norm: bool = True, **kwargs,
+    ) -> None:  # fmt: skip
+        super().__init__(_dgc(heads, gate_factor, squeeze_rate, pre_norm), **kwargs)
 
 
 @MODELS.register_module()
@@ -117,5 +118,6 @@ def _named(layer: str, **arguments) -> dict:
     return dict(grouped=dict(type=layer, **arguments))
 
 
-def _dgc(heads: int, gate_factor: float, squeeze_rate: int) -> dict:
-    return _named('DGCConv2d', heads=heads, gate_factor=gate_factor, squeeze_rate=squeeze_rate)
+def _dgc(heads: int, gate_factor: float, squeeze_rate: int, pre_norm: bool) -> dict:
+    arguments = dict(gate_factor=gate_factor, squeeze_rate=squeeze_rate, pre_norm=pre_norm)
+    return _named('DGCConv2d', heads=heads, **arguments)

@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ..conv_cfg import replace_layer
-from ..layers import Gate, GatePool, add_gate_nets, make_gate
+from ..layers import Gate, GatePool, MaskGenerator, add_gate_nets, make_gate
 from ..layers.checks import check_integer
 from .grouped_blocks import hidden_readers
 from .grouped_mobilenet_v2 import GroupedMobileNetV2
@@ -35,6 +35,10 @@ class MSGCInvertedResidual(InvertedResidual):
         self.gate_pool = GatePool()
         add_gate_nets(self, '', in_channels, mid_channels, heads, self.reduction, attention)
         self.readers = hidden_readers(self)
+
+    def mask_generators(self) -> dict[str, MaskGenerator]:
+        """By the name of the convolution that is gated."""
+        return {'linear_conv.conv': self.maskgen}
 
     def gates(self, x: Tensor) -> list[Gate | None]:
         """One a convolution, from the block's input. x: ``[B, in_channels, H, W]``."""

@@ -7,7 +7,7 @@ from mmdet.registry import MODELS
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..layers import Gate, GatePool, add_gate_nets, make_gate
+from ..layers import Gate, GatePool, MaskGenerator, add_gate_nets, make_gate
 from ..layers.checks import check_integer
 from .grouped_blocks import readable
 from .grouped_resnet import GroupedResNet
@@ -31,6 +31,10 @@ class _GatedBlock(nn.Module):
             add_gate_nets(self, suffix, inplanes, channels, heads, self.reduction, attention)
         # A plugin between two convs mixes channels: then nothing can be said to be unread.
         self.readers = readable(self, self.readers)
+
+    def mask_generators(self) -> dict[str, MaskGenerator]:
+        """By the name of the convolution that each gates."""
+        return {f'conv{suffix}': getattr(self, f'maskgen{suffix}') for suffix in self.gated}
 
     def gates(self, x: Tensor) -> list[Gate]:
         """One gate a conv, from the block's input. x: ``[B, inplanes, H, W]``."""

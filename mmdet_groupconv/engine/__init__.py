@@ -3,8 +3,10 @@
 from .checkpoint_hook import WholeCheckpointHook
 from .cpu_amp import CPUAmpOptimWrapper
 from .dgc_schedule_hook import DGCScheduleHook
+from .distillation_hook import DistillationHook
 from .epoch_seed_hook import EpochSeedHook
 from .gate_pictures_hook import GatePicturesHook
+from .group_shrink_hook import GroupShrinkHook
 from .mac_budget_hook import MACBudgetHook
 from .mac_ratio_hook import MACRatioHook
 from .self_grouping_hook import SelfGroupingHook
@@ -12,8 +14,10 @@ from .self_grouping_hook import SelfGroupingHook
 __all__ = [
     'CPUAmpOptimWrapper',
     'DGCScheduleHook',
+    'DistillationHook',
     'EpochSeedHook',
     'GatePicturesHook',
+    'GroupShrinkHook',
     'MACBudgetHook',
     'MACRatioHook',
     'SelfGroupingHook',

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from ..layers import DGCConv2d, Macs
 from ..layers.checks import check_number
+from ..layers.dgc import START, STOP
 from .mac_ratio_hook import MACRatioHook, bare_model
 
 
@@ -13,18 +14,24 @@ from .mac_ratio_hook import MACRatioHook, bare_model
 class DGCScheduleHook(MACRatioHook):
     """Sets how many channels DGC layers drop, and adds ``loss_saliency`` (DGC, section 3.3).
 
-    Progress is that of the whole run, ``iter / max_iters``, so a resumed run goes on where it was;
-    the layers keep the count as state that checkpoints hold. The loss is `weight` times the sum
-    over layers and heads of the batch's mean saliency. Logs the ratios of :class:`MACRatioHook`.
+    start, stop: training progress until which no channel is dropped, and from which all are that
+    `gate_factor` leaves out. Progress is that of the whole run, ``iter / max_iters``, so a resumed
+    run goes on where it was; the layers keep the count as state that checkpoints hold. The loss is
+    `weight` times the sum over layers and heads of the batch's mean saliency. Logs the ratios of
+    :class:`MACRatioHook`.
 
-    Raises ValueError for a negative weight or a model without DGC layers.
+    Raises ValueError for numbers out of range or a model without DGC layers.
     """
 
-    def __init__(self, weight: float = 1e-5) -> None:
+    def __init__(self, weight: float = 1e-5, start: float = START, stop: float = STOP) -> None:
         super().__init__()
-        own = type(self).__name__
+        own, share = type(self).__name__, 'a share of the run in [0, 1]'
         check_number('weight', weight, own, 'a number of 0 or more', lambda v: v >= 0)
+        check_number('start', start, own, share, lambda v: 0 <= v <= 1)
+        check_number('stop', stop, own, f'{share} from start={start} on', lambda v: start <= v <= 1)
         self.weight = weight
+        self.start = start
+        self.stop = stop
         self._layers: dict[str, DGCConv2d] = {}
 
     def check(self, model: nn.Module) -> None:
@@ -43,7 +50,7 @@ class DGCScheduleHook(MACRatioHook):
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
         """Move every layer's count."""
         for layer in self._layers.values():
-            layer.set_progress(runner.iter / runner.max_iters)
+            layer.set_progress(runner.iter / runner.max_iters, self.start, self.stop)
 
     def losses(self, macs: Macs) -> dict[str, Tensor]:
         """The l1 term; none where all layers are frozen or saw no map (a RoI head's, say)."""

@@ -58,7 +58,9 @@ def build_runner(cfg: Config, modes: tuple[str, ...]) -> Runner:
     check_maps(model)
     reports = check_checkpoints(cfg, model, modes)
     for hook in cfg.get('custom_hooks') or []:
-        HOOKS.build({key: value for key, value in hook.items() if key != 'priority'})
+        built = HOOKS.build({key: value for key, value in hook.items() if key != 'priority'})
+        if 'train' in modes and hasattr(built, 'check'):
+            built.check(model)
     warnings = prepare_resume(cfg)
     _join_cpu_processes(cfg)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)

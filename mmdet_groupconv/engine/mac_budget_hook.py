@@ -21,10 +21,15 @@ class MACBudgetHook(MACRatioHook):
     ratios of :class:`MACRatioHook`.
 
     scope: 'backbone' for a target relative to the backbone's MACs (the papers'), 'detector' for one
-    relative to the whole detector's (ours). settle: training progress from which gates are those
-    of evaluation, no longer sampled (ours; the paper samples to the end). In a short run most gates
-    are still undecided by then: without it, weights never see the gates that they are tested with,
-    and the ratio of evaluation is not the one that was held.
+    relative to the whole detector's (ours).
+
+    warmup: training progress until which the noise that samples gates rises linearly from none to
+    the published one (ours; the paper has all of it from the first iteration). At full strength
+    gates that have just opened miss one channel in eight, at random: more than the weights of a
+    trained dense detector bear. settle: training progress from which gates are those of evaluation,
+    no longer sampled (ours; the paper samples to the end). In a short run most gates are still
+    undecided by then: without it, weights never see the gates that they are tested with, and the
+    ratio of evaluation is not the one that was held.
 
     Raises ValueError for numbers out of range, a scope without gated layers, and epochs that end
     with a batch of one image, where gate nets normalise over batches.
@@ -38,6 +43,7 @@ class MACBudgetHook(MACRatioHook):
         stop: float = 0.5,
         scope: str = 'backbone',
         settle: float = 1.0,
+        warmup: float = 0.0,
     ) -> None:
         super().__init__()
         own, share = type(self).__name__, 'a share of the run in [0, 1]'
@@ -46,6 +52,7 @@ class MACBudgetHook(MACRatioHook):
         check_number('start', start, own, share, lambda v: 0 <= v <= 1)
         check_number('stop', stop, own, f'{share} from start={start} on', lambda v: start <= v <= 1)
         check_number('settle', settle, own, share, lambda v: 0 <= v <= 1)
+        check_number('warmup', warmup, own, share, lambda v: 0 <= v <= 1)
         if scope not in ('backbone', 'detector'):
             raise ValueError(f"scope={scope!r} of {own}, expected 'backbone' or 'detector'")
         self.target = target
@@ -54,6 +61,7 @@ class MACBudgetHook(MACRatioHook):
         self.stop = stop
         self.scope = scope
         self.settle = settle
+        self.warmup = warmup
         self.target_now = 1.0
         self._nets: list[MaskGenerator] = []
 
@@ -64,6 +72,12 @@ class MACBudgetHook(MACRatioHook):
         if progress <= self.start:
             return 1.0
         return 1 + (self.target - 1) * (progress - self.start) / (self.stop - self.start)
+
+    def noise_at(self, progress: float) -> float:
+        """The amplitude of the gates' noise after `progress` (0 ... 1) of the training."""
+        if progress >= self.settle:
+            return 0.0
+        return 1.0 if progress >= self.warmup else progress / self.warmup
 
     def check(self, model: nn.Module) -> None:
         """Raise ValueError where the scope has no gated layers."""
@@ -87,10 +101,10 @@ class MACBudgetHook(MACRatioHook):
             _refuse_a_single_image(runner.train_dataloader)
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
-        """Move the target; all follows the iteration, so a resumed run goes on where it was."""
+        """Move target and noise by the iteration alone: a resumed run goes on where it was."""
         progress = runner.iter / runner.max_iters
         for net in self._nets:
-            net.noise = progress < self.settle
+            net.noise = self.noise_at(progress)
         self.target_now = self.target_at(progress)
         runner.message_hub.update_scalar('train/mac_target', self.target_now)
 

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 
 from .checks import check_flag, check_integer, check_number
 from .conv import SelfGatedConv2d, too_few_channels
+from .functional import connection
 from .gate import Gate
 from .gate_net import GateConv2d, GateNet, GatePool
 
@@ -36,6 +37,14 @@ class SaliencyNet(GateNet):
         nn.init.kaiming_normal_(self.fc1.weight)
         nn.init.normal_(self.fc2.weight, std=0.01)
         nn.init.ones_(self.fc2.bias)
+
+    def start_from_importance(self, importance: Tensor) -> None:
+        """Start with saliencies from 0.75 to 1.25, by rank of `importance` within each head.
+
+        The same for every image, far enough apart for a few hundred steps' noise to keep the order
+        and near enough for the images to change it. importance: see :class:`DGCConv2d`.
+        """
+        self._start_by_rank(self.fc2, importance, 0.75, 1.25)
 
     def decide(self, pooled: Tensor) -> Tensor:
         """See :class:`GateNet`."""
@@ -98,16 +107,32 @@ class DGCConv2d(SelfGatedConv2d, nn.Conv2d):
         if self.norm is not None:
             self.norm.reset_parameters()
 
-    def set_progress(self, progress: float) -> None:
+    @torch.no_grad()
+    def start_from_importance(self, importance: Tensor) -> None:
+        """Start with a dense network's outputs, and drop first what matters least to it (ours).
+
+        The saliencies start by rank of `importance`, and the weights are divided by them: while no
+        channel is dropped, the layer gives what it gave. Its saliencies have to be at a start
+        still, its weights to be loaded.
+
+        importance: ``[heads, in_channels]``, more for what matters more. Raises ValueError for
+        another shape and for values that are not finite.
+        """
+        before = self.saliency.fc2.bias.clone()
+        self.saliency.start_from_importance(importance)
+        change = (before / self.saliency.fc2.bias).view(1, *importance.shape)
+        self.weight.mul_(connection(change, self.assign, self.out_channels)[0, ..., None, None])
+
+    def set_progress(self, progress: float, start: float = START, stop: float = STOP) -> None:
         """Drop as many channels as the schedule says at `progress` (0 ... 1) of the training.
 
-        None before 1/12, then linearly more until 3/4, then ``C * (1 - gate_factor)``.
+        None until `start`, then linearly more until `stop`, then ``C * (1 - gate_factor)``.
         """
         dropped = self.in_channels * (1 - self.gate_factor)
-        if progress >= STOP:
+        if progress >= stop:
             self.inactive.fill_(round(dropped))
-        elif progress > START:
-            self.inactive.fill_(round(dropped * 3 / 2 * (progress - START)))
+        elif progress > start:
+            self.inactive.fill_(round(dropped / (stop - start) * (progress - start)))
         else:
             self.inactive.zero_()
 

@@ -1,22 +1,25 @@
 """Plain group convolution, the baseline that every method is to beat."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .conv import SelfGatedConv2d, too_few_channels
-from .gate import Gate
+from .functional import equal_groups_conv2d
+from .gate import Gate, StaticGrouping
 
 
-class FixedGroupConv2d(SelfGatedConv2d, nn.Conv2d):
-    """Contiguous groups that never change, as ``nn.Conv2d(groups=...)`` has them.
+class FixedGroupConv2d(StaticGrouping, SelfGatedConv2d, nn.Conv2d):
+    """Groups that training doesn't change, as ``nn.Conv2d(groups=...)`` has them.
 
-    Unlike that, it keeps the dense weight, so dense checkpoints load and MACs have a dense host.
-    Groups that don't divide the channels differ by one channel or filter.
+    Unlike that, it keeps the dense weight, so dense checkpoints load and MACs have a dense host,
+    and its groups are state: contiguous from the start (where they don't divide the channels they
+    differ by one), any others once set, as ``tools/group.py`` chooses them from trained weights.
 
-    groups: at most as many as channels. Other arguments: ``nn.Conv2d``'s.
+    channel_groups ``[C]``, filter_groups ``[K]``: int64 buffers, the group of each. groups: at most
+    as many as channels; a layer may use fewer. equal_groups: how many there are of equal size, or 0
+    where they differ. Other arguments: ``nn.Conv2d``'s.
     """
-
-    static_gate = True
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size, *, groups: int = 4, **kwargs
@@ -25,17 +28,55 @@ class FixedGroupConv2d(SelfGatedConv2d, nn.Conv2d):
         reason = too_few_channels(in_channels, out_channels, groups, 'FixedGroupConv2d', 'groups')
         if reason:
             raise ValueError(f'FixedGroupConv2d has {reason}')
-        channels = torch.arange(in_channels) * groups // in_channels  # [C], the group of each
-        mask = (channels == torch.arange(groups)[:, None]).float()
-        self.register_buffer('mask', mask[None], persistent=False)
-        filters = torch.arange(out_channels) * groups // out_channels
-        self.register_buffer('assign', filters, persistent=False)
+        self.most_groups = groups
+        for name, number in (('channel_groups', in_channels), ('filter_groups', out_channels)):
+            self.register_buffer(name, torch.arange(number) * groups // number)
+        self._count_groups()
 
     @classmethod
     def why_dense(cls, in_channels: int, out_channels: int, groups: int = 4) -> str | None:
         """See :class:`GroupedConv2d`."""
         return too_few_channels(in_channels, out_channels, groups, cls.__name__, 'groups')
 
+    def start_from_groups(self, channel_groups: Tensor, filter_groups: Tensor) -> None:
+        """Have given groups, ``[C]`` and ``[K]``, instead of contiguous ones."""
+        self.channel_groups.copy_(channel_groups)
+        self.filter_groups.copy_(filter_groups)
+        self._count_groups()
+
+    def convolve(self, x: Tensor, gate: Gate) -> Tensor:
+        """See :class:`GroupedConv2d`; equal groups do their own work alone, in training too."""
+        if not self.equal_groups or self.frozen is not None or (self.training and self.leak):
+            return super().convolve(x, gate)
+        y = equal_groups_conv2d(
+            x,
+            self.weight,
+            self.channel_groups.argsort(stable=True),
+            self.filter_groups.argsort(stable=True),
+            self.equal_groups,
+            self.bias,
+            self.stride,
+            self.padding,
+            self.dilation,
+        )
+        self._show_gate(gate, x, y)
+        return y
+
+    def _load_from_state_dict(self, *args, **kwargs) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        self._count_groups()
+
+    def _count_groups(self) -> None:
+        # Here rather than in each forward pass, which would have to wait for the device.
+        sizes = [
+            groups.bincount(minlength=self.most_groups)
+            for groups in (self.channel_groups, self.filter_groups)
+        ]
+        used = [size[size > 0] for size in sizes]
+        equal = torch.equal(sizes[0] > 0, sizes[1] > 0) and all((u == u[0]).all() for u in used)
+        self.equal_groups = len(used[0]) if equal else 0
+
     def gate(self, x: Tensor) -> Gate:
         """See :class:`SelfGatedConv2d`."""
-        return Gate(self.mask, assign=self.assign)
+        mask = F.one_hot(self.channel_groups, self.most_groups).t()[None]  # [1, G, C]
+        return Gate(self.leaking(mask.to(self.weight.dtype)), assign=self.filter_groups)

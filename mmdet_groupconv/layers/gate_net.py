@@ -56,3 +56,27 @@ class GateNet(nn.Module):
     def init_weights(self) -> None:
         """The method's own initialisation."""
         raise NotImplementedError
+
+    @torch.no_grad()
+    def _start_by_rank(
+        self, last: nn.Conv2d, importance: Tensor, least: float, most: float
+    ) -> None:
+        """Let the net's last convolution give the same for every image: only its biases count.
+
+        They go from `least` to `most` in equal steps, by the channels' rank within their head.
+        importance: ``[heads, channels]``, more for what matters more.
+
+        Raises ValueError for another shape and for values that are not finite.
+        """
+        expected = self.heads, last.out_channels // self.heads
+        if tuple(importance.shape) != expected:
+            raise ValueError(
+                f'importance has shape {tuple(importance.shape)}, expected {expected}: '
+                '[heads, channels]'
+            )
+        if not importance.isfinite().all():
+            raise ValueError('importance has values that are not finite, expected finite ones')
+        rank = importance.argsort(dim=1, stable=True).argsort(dim=1)
+        steps = torch.linspace(least, most, expected[1], device=rank.device)
+        last.weight.zero_()
+        last.bias.copy_(steps[rank].flatten())

@@ -63,15 +63,28 @@ class _TwoLayerNet(GateNet):
 class MaskGenerator(_TwoLayerNet):
     """Decides which channels each head reads; a 0/1 mask (section 3.3).
 
-    noise: whether training samples the gates, or takes those of evaluation.
+    noise: amplitude of the noise by which training samples the gates: 1 as published, 0 for the
+    gates of evaluation.
     """
 
-    noise = True
+    noise = 1.0
 
     def init_weights(self) -> None:
         """Start almost open: a channel is read with probability sigmoid(2) = 0.88."""
         super().init_weights()
         nn.init.constant_(self.conv[3].bias, 2.0)
+
+    def start_from_importance(self, importance: Tensor) -> None:
+        """Start open for every image, with what matters least the closest to being closed (ours).
+
+        For weights of a trained dense network: evaluation gives its outputs, and so does training
+        while there is no noise. Logits go from 1 to 3, around the published 2, by rank within each
+        head; a MAC budget, which pushes all of them down, then closes the least important first.
+
+        importance: ``[heads, channels]``, more for what matters more. Raises ValueError for another
+        shape and for values that are not finite.
+        """
+        self._start_by_rank(self.conv[3], importance, 1.0, 3.0)
 
     def forward(self, pooled: Tensor) -> Tensor:
         """See :class:`GateNet`; the mask's gradients are straight-through."""
@@ -156,6 +169,10 @@ class MSGCConv2d(SelfGatedConv2d, nn.Conv2d):
         for net in self.children():
             if isinstance(net, GateNet):
                 net.init_weights()
+
+    def mask_generators(self) -> dict[str, MaskGenerator]:
+        """By the name, from here, of the convolution that is gated: this one."""
+        return {'': self.maskgen}
 
     def gate(self, x: Tensor) -> Gate:
         """See :class:`SelfGatedConv2d`."""

@@ -9,17 +9,15 @@ from torch import Tensor, nn
 
 from .checks import check_integer
 from .conv import SelfGatedConv2d
-from .gate import Gate, GroupedLayer
+from .gate import Gate, StaticGrouping
 
 
-class SelfGrouping(GroupedLayer):
+class SelfGrouping(StaticGrouping):
     """What convolutions and fully connected layers share: a mask that pruning steps shrink.
 
     mask: ``[K, C]`` buffer, 0/1, the connections that are left; each filter's row is its gate.
     clusters: how many groups of filters a step forms, fewer where fewer filters differ.
     """
-
-    static_gate = True
 
     def __init__(self, *args, groups: int = 16, **kwargs) -> None:
         super().__init__(*args, **kwargs)
@@ -33,7 +31,7 @@ class SelfGrouping(GroupedLayer):
 
     def gate(self, x: Tensor) -> Gate:
         """The mask, whatever the input."""
-        return Gate(self.mask[None])
+        return Gate(self.leaking(self.mask[None]))
 
 
 class SGCConv2d(SelfGrouping, SelfGatedConv2d, nn.Conv2d):
@@ -55,6 +53,7 @@ class SGCLinear(SelfGrouping, nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: ``[B, in_features]``. Returns ``[B, out_features]``."""
-        y = F.linear(x, self.weight * self.mask, self.bias)
-        self._show_gate(self.gate(x), x, y)
+        gate = self.gate(x)
+        y = F.linear(x, self.weight * gate.mask[0], self.bias)
+        self._show_gate(gate, x, y)
         return y

@@ -289,6 +289,29 @@ def test_guess_knows_the_methods_own_arguments(wrong):
         make(name, **{wrong: 2})
 
 
+# DGC without norms of its own.
+
+
+@pytest.mark.parametrize('name', ['DGCResNet', 'DGCMobileNetV2'])
+def test_without_pre_norm_no_layer_has_one(name):
+    dense, model = build(parent_of(name)), make(name, pre_norm=False)
+    assert all(layer.norm is None for layer in grouped_layers(model).values())
+    missing = model.load_state_dict(dense.state_dict(), strict=False).missing_keys
+    assert {re.sub(r'.*\.(saliency\.|inactive)', r'\1', key) for key in missing} == {
+        'saliency.fc1.weight', 'saliency.fc2.weight', 'saliency.fc2.bias', 'inactive'
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize('name', ['DGCResNet', 'DGCMobileNetV2'])
+def test_without_pre_norm_checkpointing_changes_no_gradient(name):
+    first, second = (make(name, pre_norm=False, with_cp=with_cp).train() for with_cp in (0, 1))
+    expected = train_step(first, images(4).requires_grad_())
+    for key, gradient in train_step(second, images(4).requires_grad_()).items():
+        torch.testing.assert_close(
+            gradient, expected[key], msg=lambda text, key=key: f'{key}: {text}'
+        )
+
+
 # DGC's published network.
 
 

@@ -53,6 +53,15 @@ def test_progress_is_that_of_the_whole_run_also_when_resumed(cfg, train, scalars
         assert torch.equal(resumed.model.state_dict()[key], value), key
 
 
+def test_channels_may_be_dropped_early_with_time_to_mend(cfg, train):
+    cfg.custom_hooks[0].update(start=0.0, stop=0.5)
+    _, seen = train(cfg, inactive)
+    # gate_factor 0.45; progress 0, 1/4, 2/4, 3/4
+    for share, layers in zip((0, 0.5, 1, 1), seen, strict=True):
+        for channels, count in layers.values():
+            assert count == round(channels * 0.55 * share)
+
+
 @pytest.mark.parametrize('with_cp', [False, True])
 def test_the_loss_is_the_sum_of_mean_saliencies(cfg, with_cp):
     cfg.model.backbone.with_cp = with_cp
@@ -96,6 +105,15 @@ def test_a_model_without_dgc_layers_is_refused(cfg, train):
         train(cfg)
 
 
-def test_a_negative_weight_is_named():
-    with pytest.raises(ValueError, match='weight=-1'):
-        DGCScheduleHook(weight=-1)
+@pytest.mark.parametrize(
+    ('arguments', 'named'),
+    [
+        (dict(weight=-1), 'weight=-1'),
+        (dict(start=-0.1), 'start=-0.1 of DGCScheduleHook'),
+        (dict(start=0.6, stop=0.5), 'stop=0.5 of DGCScheduleHook, .* from start=0.6'),
+        (dict(stop=1.1), 'stop=1.1'),
+    ],
+)
+def test_numbers_out_of_range_are_named(arguments, named):
+    with pytest.raises(ValueError, match=named):
+        DGCScheduleHook(**arguments)

@@ -31,6 +31,7 @@ def test_a_budget_without_schedule_holds_from_the_first_iteration():
         (dict(start=0.6, stop=0.5), 'stop=0.5 of MACBudgetHook, .* from start=0.6'),
         (dict(stop=1.1), 'stop=1.1'),
         (dict(settle=-0.1), 'settle=-0.1'),
+        (dict(warmup=1.1), 'warmup=1.1'),
         (dict(scope='neck'), "scope='neck' of MACBudgetHook, expected 'backbone' or 'detector'"),
     ],
 )
@@ -39,14 +40,40 @@ def test_numbers_out_of_range_are_named(arguments, named):
         MACBudgetHook(**arguments)
 
 
-def test_gates_settle_on_those_of_evaluation(tiny_cfg, train):
-    def noise(model):
-        return {m.noise for m in model.modules() if isinstance(m, MaskGenerator)}
+def noise(model):
+    return {m.noise for m in model.modules() if isinstance(m, MaskGenerator)}
 
-    tiny_cfg.custom_hooks[0].settle = 0.5
-    assert train(tiny_cfg, noise)[1] == [{True}, {True}, {False}, {False}]
-    tiny_cfg.custom_hooks[0].settle = 1.0  # as published
-    assert train(tiny_cfg, noise)[1] == [{True}] * 4
+
+@pytest.mark.parametrize(
+    ('arguments', 'amplitudes'),
+    # 4 iterations: progress 0, 1/4, 2/4, 3/4
+    [
+        ({}, [1, 1, 1, 1]),  # as published
+        (dict(settle=0.5), [1, 1, 0, 0]),
+        (dict(warmup=0.5), [0, 0.5, 1, 1]),
+        (dict(warmup=0.625, settle=0.75), [0, 0.4, 0.8, 0]),
+        (dict(warmup=1.0), [0, 0.25, 0.5, 0.75]),
+    ],
+    ids=str,
+)
+def test_noise_comes_by_and_by_and_goes_as_gates_settle(tiny_cfg, train, arguments, amplitudes):
+    tiny_cfg.custom_hooks[0].update(arguments)
+    _, seen = train(tiny_cfg, noise)
+    assert [value for values in seen for value in values] == pytest.approx(amplitudes)
+
+
+def test_resumed_run_goes_on_with_the_noise_where_it_was(repeatable_cfg, train, scalars):
+    cfg = repeatable_cfg
+    cfg.custom_hooks[0].warmup = 0.8
+    cfg.custom_hooks.append(dict(type='EpochSeedHook', priority='HIGH'))
+    cfg.train_cfg.max_epochs = 2
+    cfg.train_dataloader.dataset.num_images = 4
+    whole, seen = train(cfg, noise)
+    path = f'{whole.work_dir}/epoch_1.pth'
+    resumed, seen_again = train(cfg, noise, resume=True, load_from=path)
+    assert seen_again == seen[2:]
+    for key in ('train/mac_ratio', 'train/loss_macs', 'train/loss'):
+        assert scalars(resumed, key)[-2:] == scalars(whole, key)[-2:]
 
 
 def test_a_dense_backbone_is_refused(tiny_cfg):

@@ -107,6 +107,19 @@ def test_channels_are_dropped_linearly_between_a_twelfth_and_three_quarters(prog
     assert int(layer.inactive) == inactive
 
 
+@pytest.mark.parametrize(
+    ('start', 'stop', 'expected'),
+    # 24 in the end: of the way from 0.2 to 0.6, 0.3 is a quarter and 0.5 three quarters
+    [(0.2, 0.6, [0, 0, 6, 18, 24, 24]), (0.3, 0.3, [0, 0, 24, 24, 24, 24])],
+)
+def test_the_schedule_may_be_another(start, stop, expected):
+    layer, counts = DGCConv2d(32, 8, 1, gate_factor=0.25), []
+    for progress in (0, 0.2, 0.3, 0.5, 0.6, 1):
+        layer.set_progress(progress, start, stop)
+        counts.append(int(layer.inactive))
+    assert counts == expected
+
+
 def test_progress_back_to_the_start_drops_nothing():
     layer = DGCConv2d(32, 8, 1)
     for progress in (1, 0):
@@ -281,3 +294,75 @@ def test_init_gates_undoes_a_hosts_initialisation():
     assert torch.equal(layer.saliency.fc2.bias, torch.ones(32))
     assert torch.equal(layer.norm.weight, torch.ones(8))
     assert torch.equal(layer.norm.running_mean, torch.zeros(8))
+
+
+IMPORTANCE = torch.tensor([[0.3, 9.0, 0.1, 0.2], [5.0, 7.0, 8.0, 6.0]])
+
+
+def started(**kwargs):
+    layer = DGCConv2d(4, 6, 3, heads=2, padding=1, pre_norm=False, **kwargs)
+    dense = layer.weight.detach().clone()
+    layer.start_from_importance(IMPORTANCE)
+    return layer, dense
+
+
+def test_saliencies_start_by_rank_of_importance_in_each_head():
+    layer, _ = started()
+    saliency = gate_of(layer, torch.randn(3, 4, 5, 5)).strength
+    # from 0.75 to 1.25 in three steps of 1/6: ranks 2, 3, 0, 1 and 0, 2, 3, 1
+    expected = torch.tensor([[13, 15, 9, 11], [9, 13, 15, 11]]) / 12
+    torch.testing.assert_close(saliency.detach(), expected.expand(3, 2, 4))
+
+
+@pytest.mark.parametrize('training', [True, False])
+def test_a_layer_starts_as_the_dense_convolution(training):
+    layer, dense = started()
+    layer.train(training)
+    x = 5 * torch.randn(2, 4, 7, 6)
+    expected = F.conv2d(x, dense, layer.bias, padding=1)
+    torch.testing.assert_close(layer(x), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_the_least_important_channels_are_the_first_to_be_dropped():
+    layer, _ = started(gate_factor=0.5)
+    layer.set_progress(1)
+    mask = gate_of(layer, torch.randn(2, 4, 3, 3)).mask
+    assert mask.tolist() == [[[1, 1, 0, 0], [0, 1, 1, 0]]] * 2
+
+
+def test_what_is_left_works_as_it_did_in_the_dense_convolution():
+    layer, dense = started(gate_factor=0.5)
+    layer.set_progress(1)
+    x = torch.randn(2, 4, 5, 5)
+    kept = torch.tensor([[1.0, 1, 0, 0], [0, 1, 1, 0]])[layer.assign][..., None, None]
+    expected = F.conv2d(x, dense * kept, layer.bias, padding=1)
+    torch.testing.assert_close(layer(x), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_a_second_start_has_the_outputs_of_the_first():
+    layer, _ = started()
+    x = torch.randn(2, 4, 5, 5)
+    before = layer(x)
+    layer.start_from_importance(IMPORTANCE.flip(0))
+    torch.testing.assert_close(layer(x), before, atol=1e-5, rtol=1e-5)
+
+
+def test_a_layer_that_starts_by_importance_learns_all_parameters():
+    layer, _ = started()
+    layer.inactive.fill_(1)
+    optimizer = torch.optim.AdamW(layer.parameters(), lr=1e-3)
+    for _ in range(2):  # fc1's turn comes when fc2's weights have left zero
+        optimizer.zero_grad()
+        layer(torch.randn(2, 4, 5, 5)).square().sum().backward()
+        optimizer.step()
+    for name, parameter in layer.named_parameters():
+        assert parameter.grad.count_nonzero() > 0, f'no gradient for {name}'
+
+
+@pytest.mark.parametrize('importance', [torch.ones(4, 2), IMPORTANCE / 0])
+def test_importance_that_does_not_fit_is_refused_and_changes_nothing(importance):
+    layer = DGCConv2d(4, 6, 3, heads=2)
+    before = {key: value.clone() for key, value in layer.state_dict().items()}
+    with pytest.raises(ValueError, match='importance has'):
+        layer.start_from_importance(importance)
+    assert all(torch.equal(value, before[key]) for key, value in layer.state_dict().items())

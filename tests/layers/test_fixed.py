@@ -1,5 +1,6 @@
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from mmdet_groupconv.layers import FixedGroupConv2d
@@ -26,12 +27,61 @@ def test_equals_torchs_groups(groups, bias):
 def test_groups_that_do_not_divide_differ_by_one():
     layer = FixedGroupConv2d(5, 7, 1, groups=3)
     # channels 0, 1 | 2, 3 | 4 and filters 0, 1, 2 | 3, 4 | 5, 6
-    assert layer.mask[0].tolist() == [[1, 1, 0, 0, 0], [0, 0, 1, 1, 0], [0, 0, 0, 0, 1]]
-    assert layer.assign.tolist() == [0, 0, 0, 1, 1, 2, 2]
+    assert layer.channel_groups.tolist() == [0, 0, 1, 1, 2]
+    assert layer.filter_groups.tolist() == [0, 0, 0, 1, 1, 2, 2]
+    assert layer.equal_groups == 0
 
 
-def test_state_is_the_dense_one():
-    assert list(FixedGroupConv2d(8, 8, 3).state_dict()) == ['weight', 'bias']
+def test_groups_are_state_beside_the_dense_weight():
+    torch.manual_seed(0)
+    layer, other = FixedGroupConv2d(8, 12, 1, groups=4), FixedGroupConv2d(8, 12, 1, groups=4)
+    assert list(layer.state_dict()) == ['weight', 'bias', 'channel_groups', 'filter_groups']
+    layer.start_from_groups(torch.randperm(8) // 4, torch.randperm(12) // 6)  # two of the four
+    assert layer.equal_groups == 2
+    other.load_state_dict(layer.state_dict())
+    x = torch.randn(1, 8, 3, 3)
+    assert torch.equal(other(x), layer(x))
+    assert other.equal_groups == 2
+
+
+@pytest.mark.parametrize('bias', [True, False])
+def test_any_equal_groups_give_the_masked_convolution(bias):
+    torch.manual_seed(0)
+    layer = FixedGroupConv2d(8, 12, 3, groups=4, stride=2, padding=1, bias=bias).double()
+    channels, filters = torch.randperm(8) // 2, torch.randperm(12) // 3
+    layer.start_from_groups(channels, filters)
+    x = torch.randn(2, 8, 5, 6, dtype=torch.float64, requires_grad=True)
+    mask = (filters[:, None] == channels).double()[..., None, None]  # [K, C, 1, 1]
+    expected = F.conv2d(x, layer.weight * mask, layer.bias, stride=2, padding=1)
+    torch.testing.assert_close(layer(x), expected, atol=1e-12, rtol=0)
+    upstream = torch.randn_like(expected)
+    inputs = [x, *layer.parameters()]
+    for found, wanted in zip(
+        torch.autograd.grad(layer(x), inputs, upstream),
+        torch.autograd.grad(expected, inputs, upstream),
+        strict=True,
+    ):
+        torch.testing.assert_close(found, wanted, atol=1e-12, rtol=0)
+
+
+def test_equal_groups_are_convolved_as_groups(monkeypatch):
+    layer = FixedGroupConv2d(8, 8, 1, groups=2)
+    seen = []
+    real = F.conv2d
+    monkeypatch.setattr(F, 'conv2d', lambda *args: seen.append(args[-1]) or real(*args))
+    layer(torch.randn(1, 8, 2, 2))
+    assert seen == [2]
+
+
+def test_what_crosses_groups_leaks_in_training_alone():
+    torch.manual_seed(0)
+    layer = FixedGroupConv2d(4, 4, 1, groups=2, bias=False)
+    x = torch.randn(1, 4, 2, 2)
+    mask = torch.block_diag(torch.ones(2, 2), torch.ones(2, 2))[..., None, None]
+    layer.leak = 0.25
+    torch.testing.assert_close(layer(x), F.conv2d(x, layer.weight * (mask + 0.25 * (1 - mask))))
+    layer.eval()
+    torch.testing.assert_close(layer(x), F.conv2d(x, layer.weight * mask))
 
 
 def test_weights_of_other_groups_get_no_gradient():

@@ -221,3 +221,26 @@ def test_trains_under_autocast():
     for name, parameter in layer.named_parameters():
         assert parameter.grad.isfinite().all(), name
         assert parameter.grad.count_nonzero() > 0, name
+
+
+def test_begins_with_given_groups_which_gradients_can_still_change():
+    torch.manual_seed(0)
+    layer = FLGCConv2d(6, 8, 1, groups=4)
+    channels, filters = torch.randperm(6) // 3, torch.randperm(8) // 4  # two of the four
+    layer.start_from_groups(channels, filters)
+    assert torch.equal(layer.channel_logits.argmax(dim=1), channels)
+    assert torch.equal(layer.filter_logits.argmax(dim=1), filters)
+    layer(torch.randn(2, 6, 3, 3)).square().sum().backward()
+    within = layer.filter_logits.grad[:, :2].abs()
+    assert (within > 1e-6).all()
+    assert (layer.filter_logits.grad[:, 2:].abs() < 1e-20).all()  # groups that nobody is in
+
+
+def test_what_crosses_groups_leaks_in_training_alone():
+    torch.manual_seed(0)
+    layer = FLGCConv2d(6, 8, 1, groups=2)
+    x = torch.randn(1, 6, 2, 2)
+    layer.leak = 1.0
+    torch.testing.assert_close(layer(x), F.conv2d(x, layer.weight, layer.bias))
+    within = layer.eval()(x)
+    assert not torch.allclose(within, F.conv2d(x, layer.weight, layer.bias))

@@ -297,3 +297,73 @@ def test_more_heads_than_channels_raise():
         MSGCConv2d(8, 3, 1)
     assert MSGCConv2d.why_dense(8, 3, attention=True) == '8 -> 3 channels for 4 heads'
     assert MSGCConv2d.why_dense(8, 4) is None
+
+
+IMPORTANCE = torch.tensor([[0.3, 9.0, 0.1, 0.2], [5.0, 7.0, 8.0, 6.0]])
+
+
+def test_gates_start_by_rank_of_importance_in_each_head():
+    net = MaskGenerator(16, 4, heads=2, reduction=4)
+    net.start_from_importance(IMPORTANCE)
+    # from 1 to 3 in three steps of 2/3: ranks 2, 3, 0, 1 and 0, 2, 3, 1
+    expected = torch.tensor([7 / 3, 3, 1, 5 / 3, 1, 7 / 3, 3, 5 / 3])
+    torch.testing.assert_close(net.conv[3].bias.detach(), expected)
+
+
+@pytest.mark.parametrize('training', [True, False])
+def test_gates_start_open_whatever_the_image(training):
+    net = MaskGenerator(16, 4, heads=2, reduction=4).train(training)
+    net.noise = 0.0
+    net.start_from_importance(IMPORTANCE)
+    assert torch.equal(net(1e3 * torch.randn(5, 16, 1, 1)), torch.ones(5, 2, 4))
+
+
+def test_gates_that_start_by_importance_learn_all_parameters(pooled):
+    net = MaskGenerator(16, 4, heads=2, reduction=4)
+    net.noise = 0.0
+    net.start_from_importance(IMPORTANCE)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-3)
+    for _ in range(2):  # the first layer's turn comes when the last one's weights have left zero
+        optimizer.zero_grad()
+        net(pooled).sum().backward()
+        optimizer.step()
+    for name, parameter in net.named_parameters():
+        assert parameter.grad.count_nonzero() > 0, f'no gradient for {name}'
+
+
+def test_a_pressure_on_all_gates_closes_the_least_important_first(pooled):
+    net = MaskGenerator(16, 4, heads=2, reduction=4)
+    net.noise = 0.0
+    net.start_from_importance(IMPORTANCE)
+    optimizer = torch.optim.AdamW(net.parameters(), lr=1e-2)
+    while (mask := net(pooled)).mean() > 0.5:
+        optimizer.zero_grad()
+        mask.mean().backward()
+        optimizer.step()
+    assert mask[0].tolist() == [[1, 1, 0, 0], [0, 1, 1, 0]]
+
+
+@pytest.mark.parametrize(
+    ('importance', 'message'),
+    [
+        (torch.ones(4, 2), r'importance has shape \(4, 2\), expected \(2, 4\)'),
+        (torch.ones(8), r'importance has shape \(8,\), expected \(2, 4\)'),
+        (IMPORTANCE / 0, 'importance has values that are not finite'),
+    ],
+)
+def test_importance_of_another_shape_or_not_finite_is_refused(importance, message):
+    net = MaskGenerator(16, 4, heads=2, reduction=4)
+    before = net.conv[3].bias.clone()
+    with pytest.raises(ValueError, match=message):
+        net.start_from_importance(importance)
+    assert torch.equal(net.conv[3].bias, before)
+
+
+@pytest.mark.parametrize(('filters', 'heads'), [(8, 4), (7, 3)])
+def test_a_layer_starts_as_the_dense_convolution(filters, heads):
+    layer = MSGCConv2d(8, filters, 3, heads=heads, attention=True, padding=1)
+    layer.maskgen.noise = 0.0
+    layer.maskgen.start_from_importance(torch.rand(heads, 8))
+    x = 5 * torch.randn(2, 8, 7, 6)
+    expected = F.conv2d(x, layer.weight, layer.bias, padding=1)
+    torch.testing.assert_close(layer(x), expected, atol=1e-5, rtol=1e-5)

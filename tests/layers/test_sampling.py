@@ -102,8 +102,25 @@ def test_without_noise_training_takes_the_values_of_evaluation_and_passes_gradie
     torch.manual_seed(0)
     logits = torch.randn(200, dtype=torch.float64, requires_grad=True)
     upstream = torch.randn(200, dtype=torch.float64)
-    values = sample_gate(logits, training=True, noise=False)
+    values = sample_gate(logits, training=True, noise=0.0)
     assert torch.equal(values, sample_gate(logits, training=False))
     values.backward(upstream)
     soft = 1 / (1 + torch.exp(-logits.detach() / (2 / 3)))
     torch.testing.assert_close(logits.grad, upstream * soft * (1 - soft) / (2 / 3))
+
+
+@pytest.mark.parametrize('noise', [0.25, 1.0])
+def test_noise_is_as_strong_as_it_is_told(noise):
+    torch.manual_seed(0)
+    logits = torch.randn(2000, dtype=torch.float64)
+    torch.manual_seed(1)
+    values = sample_gate(logits, training=True, noise=noise)
+    torch.manual_seed(1)
+    u = torch.rand(2000, dtype=torch.float64)
+    assert torch.equal(values, (logits + noise * (u.log() - (1 - u).log()) >= 0).double())
+
+
+def test_without_noise_training_draws_no_random_number():
+    before = torch.get_rng_state()
+    sample_gate(torch.zeros(3), training=True, noise=0.0)
+    assert torch.equal(torch.get_rng_state(), before)

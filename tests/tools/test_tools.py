@@ -168,26 +168,6 @@ def test_two_processes_train_on_cpus_and_end_cleanly(tool, tmp_path, method):
         assert [m[name] for m in tested if name in m] == pytest.approx([in_validation])
 
 
-def test_a_self_grouped_checkpoint_is_tested_and_fine_tuned(tool, tmp_path):
-    config, out = tmp_path / 'config.py', tmp_path / 'grouped.pth'
-    config.write_text(
-        f"_base_ = '{DEMO}'\n"
-        "model = dict(backbone=dict(type='SGCResNet', groups=4))\n"
-        "custom_hooks = [dict(type='MACRatioHook')]\n"
-    )
-    assert tool('train').main([str(config), *tiny(tmp_path)]) == 0
-    dense = str(tmp_path / 'work_dir/epoch_1.pth')
-    options = tiny(tmp_path)[1:]  # it has no work dir
-    arguments = ['--percentage', '60', '--step', '30', '--shape', '64', '64', '--out', str(out)]
-    assert tool('self_group').main([str(config), dense, *arguments, *options]) == 0
-    assert tool('test').main([str(config), str(out), *tiny(tmp_path)]) == 0
-    assert tool('train').main([str(config), *tiny(tmp_path, f'load_from={out}')]) == 0
-    grouped, tuned = read_state_dict(out), read_state_dict(dense)
-    masks = [key for key in grouped if key.endswith('.mask')]
-    assert any((grouped[key] == 0).any() for key in masks)
-    assert all(torch.equal(grouped[key], tuned[key]) for key in masks)
-
-
 def predictions_of(tool, run, *options):
     out = run / 'predictions.pkl'
     checkpoint = str(run / 'work_dir/epoch_1.pth')

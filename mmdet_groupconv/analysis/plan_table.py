@@ -1,0 +1,28 @@
+"""What is to become of a detector's layers, as a table for people."""
+
+from rich.console import Console
+from rich.table import Table
+
+from ..grouping import LayerPlan, Plan
+
+
+def print_plan(plan: Plan, title: str) -> None:
+    """A row a layer, then the sums."""
+    console = Console(width=None if Console().is_terminal else 120)
+    table = Table('layer', title=title, title_justify='left')
+    for column in ('dense [M]', 'MACs kept', 'energy kept', 'groups'):
+        table.add_column(column, justify='right')
+    table.add_column('stays dense', overflow='fold')
+    for layer in plan.layers:
+        table.add_row(layer.name, *_numbers(layer), layer.why_dense or '')
+    console.print(table)
+    height, width = plan.input_size
+    console.print(
+        f'{plan.reached:.3f} of the {plan.scope} at {height}x{width} ({plan.target:g} asked for), '
+        f'{plan.detector:.3f} of the whole detector'
+    )
+
+
+def _numbers(layer: LayerPlan) -> tuple[str, str, str, str]:
+    kept = '-' if layer.kept is None else f'{layer.kept:.3f}'
+    return f'{layer.macs / 1e6:,.1f}', f'{layer.share:.3f}', kept, str(layer.groups)

@@ -1,0 +1,157 @@
+"""A dense detector's config, with its layers grouped by a method."""
+
+import copy
+import inspect
+from typing import Any
+
+from mmdet.models.backbones import MobileNetV2, ResNet
+from mmdet.models.dense_heads import RetinaHead, RPNHead
+from mmdet.models.roi_heads.bbox_heads import Shared2FCBBoxHead
+from mmdet.registry import HOOKS, MODELS
+from mmengine.config import Config
+
+from ..arguments import check_type
+from ..backbones import TrimmedMobileNetV2
+from ..heads import GroupedRetinaHead, GroupedRPNHead, GroupedShared2FCBBoxHead
+from ..layers import SeparableConv2d
+from .mac_ratio_hook import MACRatioHook
+
+METHODS = ('fixed', 'flgc', 'sgc', 'msgc', 'dgc')
+MOST_GROUPS = 16
+
+_LAYERS = dict(
+    fixed=dict(type='FixedGroupConv2d', groups=MOST_GROUPS),
+    flgc=dict(type='FLGCConv2d', groups=MOST_GROUPS),
+    sgc=dict(type='SGCConv2d'),
+    msgc=dict(type='MSGCConv2d'),
+    dgc=dict(type='DGCConv2d', pre_norm=False),
+)
+_BACKBONES = dict(fixed='FixedGroup', flgc='FLGC', sgc='SGC', msgc='MSGC', dgc='DGC')
+# Of parameters that decide gates: how much faster than the weights they learn, without decay.
+_RATES = dict(
+    flgc=dict(channel_logits=1.0, filter_logits=1.0),
+    msgc=dict(maskgen=5.0, attgen=5.0),
+    dgc=dict(saliency=1.0),
+)
+_FINE_TUNING = 0.5  # of the learning rate that the dense detector was trained with
+
+
+def grouped_config(
+    dense: Config,
+    method: str,
+    scope: str,
+    hooks: list[dict],
+    layer: dict | None = None,
+) -> Config:
+    """The config that fine-tunes a dense detector in groups; `dense` stays as it is.
+
+    Weights are to come from ``load_from``, so nothing else initialises them, and what is grouped is
+    not frozen. The learning rate is half of the dense detector's.
+
+    dense: its config, whose backbone is a ResNet or MobileNetV2. method: one of METHODS. scope:
+    'backbone' or 'detector', with neck and heads where their layers can be chosen. hooks: of the
+    method, in the place of others of ours. layer: what the method's layers take beyond the
+    defaults, such as DGC's ``gate_factor``.
+
+    Raises ValueError for other backbones.
+    """
+    cfg = copy.deepcopy(dense)
+    model = cfg.model
+    conv_cfg = dict(_LAYERS[method], **(layer or {}))
+    _group_backbone(model.backbone, method, {k: v for k, v in conv_cfg.items() if k != 'type'})
+    if scope == 'detector':
+        for part in ('neck', 'bbox_head', 'rpn_head'):
+            for piece in _listed(model.get(part)):
+                _group_part(piece, conv_cfg)
+        if method == 'sgc':
+            _group_box_heads(model.get('roi_head'))
+    cfg.custom_imports = _with_our_imports(cfg.get('custom_imports'))
+    others = [hook for hook in cfg.get('custom_hooks') or [] if not _counts_macs(hook)]
+    cfg.custom_hooks = others + hooks
+    _fine_tune(cfg, method)
+    return cfg
+
+
+def _group_backbone(backbone: Any, method: str, arguments: dict) -> None:
+    found = MODELS.get(backbone['type']) if isinstance(backbone['type'], str) else backbone['type']
+    host = {ResNet: 'ResNet', MobileNetV2: 'MobileNetV2', TrimmedMobileNetV2: 'MobileNetV2'}.get(
+        found
+    )
+    if host is None:
+        raise ValueError(
+            f'model.backbone has type {backbone["type"]}, expected ResNet or MobileNetV2'
+        )
+    backbone.update(arguments, type=f'{_BACKBONES[method]}{host}', init_cfg=None)
+    backbone.pop('pretrained', None)
+    if backbone.get('frozen_stages', -1) > 0:
+        backbone['frozen_stages'] = 0  # the stem alone: it isn't grouped
+
+
+def _group_part(part: Any, conv_cfg: dict) -> None:
+    """A neck or a dense head; what takes no ``conv_cfg`` stays as it is."""
+    cls = MODELS.get(part['type'])
+    own = _within(part.get('conv_cfg'), conv_cfg)
+    if cls in (RetinaHead, GroupedRetinaHead):
+        pred_cfg = _within(part.get('pred_cfg'), conv_cfg)
+        part.update(type='GroupedRetinaHead', conv_cfg=own, pred_cfg=pred_cfg)
+    elif cls in (RPNHead, GroupedRPNHead):
+        part.update(type='GroupedRPNHead', conv_cfg=own)
+    elif any('conv_cfg' in inspect.signature(base).parameters for base in cls.__mro__[:-1]):
+        part['conv_cfg'] = own
+
+
+def _within(own: dict | None, conv_cfg: dict) -> dict:
+    """Of a depthwise separable convolution, the 1x1 half is grouped."""
+    check_type('conv_cfg', own)
+    if own is not None and MODELS.get(own['type']) is SeparableConv2d:
+        return dict(own, pointwise_cfg=conv_cfg)
+    return dict(conv_cfg)
+
+
+def _group_box_heads(roi_head: dict | None) -> None:
+    for head in _listed((roi_head or {}).get('bbox_head')):
+        if MODELS.get(head['type']) in (Shared2FCBBoxHead, GroupedShared2FCBBoxHead):
+            head.update(type='GroupedShared2FCBBoxHead', linear_cfg=dict(type='SGCLinear'))
+
+
+def _listed(part: Any) -> list:
+    return list(part) if isinstance(part, list | tuple) else [part] if part else []
+
+
+def _counts_macs(hook: dict) -> bool:
+    found = HOOKS.get(hook['type']) if isinstance(hook['type'], str) else hook['type']
+    return isinstance(found, type) and issubclass(found, MACRatioHook)
+
+
+def _with_our_imports(imports: dict | None) -> dict:
+    names = list((imports or {}).get('imports', []))
+    if 'mmdet_groupconv' not in names:
+        names.append('mmdet_groupconv')
+    return dict(imports=names, allow_failed_imports=False)
+
+
+def _fine_tune(cfg: Config, method: str) -> None:
+    wrapper = cfg.optim_wrapper
+    wrapper.optimizer.lr = wrapper.optimizer.lr * _FINE_TUNING
+    rates = {k: dict(lr_mult=v, decay_mult=0.0) for k, v in _RATES.get(method, {}).items()}
+    if rates:
+        paramwise = dict(wrapper.get('paramwise_cfg') or {})
+        paramwise['custom_keys'] = dict(paramwise.get('custom_keys') or {}, **rates)
+        wrapper.paramwise_cfg = paramwise
+
+
+def schedule(cfg: Config, method: str, macs: float, scope: str) -> dict:
+    """The hook that brings a method from the dense detector to its share of the scope's MACs.
+
+    Down within the first quarter or half of the run, so that the rest mends it.
+    """
+    if method == 'msgc':
+        adaptive = 'Adam' in str(cfg.optim_wrapper.optimizer.type)
+        weight = 5.0 if adaptive else 30.0  # AdamW scales each gradient by its own size
+        return dict(
+            type='MACBudgetHook', target=macs, scope=scope, weight=weight, stop=0.4, warmup=0.2,
+            settle=0.7,
+        )  # fmt: skip
+    if method == 'dgc':
+        return dict(type='DGCScheduleHook', start=0.0, stop=0.5)
+    return dict(type='GroupShrinkHook', stop=0.25)

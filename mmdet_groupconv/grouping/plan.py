@@ -1,0 +1,45 @@
+"""What becomes of each layer of a network, for people and for programs."""
+
+from dataclasses import asdict, dataclass, field
+
+
+@dataclass
+class LayerPlan:
+    """How one layer is to be grouped.
+
+    name: in the network. macs: of the dense layer, for one image. share: of them that is left; by
+    image, where gates decide, that of an average layer. groups: how many; 1 is dense. kept: share
+    of the importance of its connections that is left, None where gates decide. why_dense: why a
+    layer of the scope stays as it was, or None.
+    """
+
+    name: str
+    macs: float
+    share: float
+    groups: int
+    kept: float | None = None
+    why_dense: str | None = None
+
+
+@dataclass
+class Plan:
+    """How a network is to be grouped.
+
+    method, scope, align, importance: as asked for. target, reached: shares of the scope's MACs.
+    detector: the share of the whole detector's. input_size: (height, width) they are counted for.
+    """
+
+    method: str
+    scope: str
+    target: float
+    reached: float
+    detector: float
+    input_size: tuple[int, int]
+    align: int
+    importance: str
+    images: int
+    layers: list[LayerPlan] = field(default_factory=list)
+
+    def to_dict(self) -> dict:
+        """For JSON."""
+        return asdict(self)

@@ -1,0 +1,48 @@
+"""Where the fine-tuning of a grouped network starts: what was chosen, put into its layers."""
+
+import numpy as np
+import torch
+from torch import nn
+
+from ..layers import DGCConv2d, FixedGroupConv2d, FLGCConv2d, MaskGenerator, SelfGrouping
+from .clusters import Clusters
+from .regular import Groups
+
+
+def start_groups(layer: FixedGroupConv2d | FLGCConv2d, groups: Groups) -> None:
+    """Disjoint groups of a layer."""
+    layer.start_from_groups(torch.from_numpy(groups.channels), torch.from_numpy(groups.filters))
+
+
+def start_clusters(layer: SelfGrouping, clusters: Clusters) -> None:
+    """Clusters that may read the same channels, as SGC's mask."""
+    layer.mask.copy_(torch.from_numpy(clusters.mask))
+
+
+def start_gates(network: nn.Module, importance: dict[str, np.ndarray]) -> None:
+    """Gates by image of MSGC and DGC: open, and ready to close first what matters least.
+
+    importance: ``[K, C]`` of each layer; layers without are left alone.
+    """
+    for name, generator in mask_generators(network).items():
+        if name in importance:
+            heads = np.array_split(importance[name], generator.heads)  # contiguous
+            generator.start_from_importance(_by_head(heads))
+    for name, layer in network.named_modules():
+        if isinstance(layer, DGCConv2d) and name in importance:
+            number = layer.saliency.heads
+            heads = [importance[name][head::number] for head in range(number)]  # interleaved
+            layer.start_from_importance(_by_head(heads))
+
+
+def mask_generators(network: nn.Module) -> dict[str, MaskGenerator]:
+    """MSGC's mask generators by the name of the convolution that each gates."""
+    found = {}
+    for name, module in network.named_modules():
+        for conv, generator in getattr(module, 'mask_generators', dict)().items():
+            found['.'.join(part for part in (name, conv) if part)] = generator
+    return found
+
+
+def _by_head(heads: list[np.ndarray]) -> torch.Tensor:
+    return torch.from_numpy(np.stack([rows.sum(axis=0) for rows in heads]))

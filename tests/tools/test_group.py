@@ -1,0 +1,218 @@
+"""tools/group.py on a small dense detector, and the fine-tuning that it prepares."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+
+from mmdet_groupconv.checkpoints import read_checkpoint, read_state_dict
+from mmdet_groupconv.engine.launch import build_model
+from mmdet_groupconv.layers import FixedGroupConv2d, GroupedLayer, MaskGenerator
+
+PROJECT = Path(__file__).resolve().parents[2]
+DEMO = PROJECT / 'configs/demo/retinanet_msgc-r18_scenes.py'
+METHODS = ('fixed', 'flgc', 'sgc', 'msgc', 'dgc')
+# Of what a run writes that is trained from these.
+NAMES = (f'group{number}' for number in range(1000))
+
+
+@pytest.fixture(scope='module')
+def main(tool):
+    return tool('group').main
+
+
+@pytest.fixture(scope='module')
+def folder(tmp_path_factory):
+    """A dense detector's config and weights, and scenes to train on."""
+    folder = tmp_path_factory.mktemp('dense')
+    cfg = Config.fromfile(DEMO)
+    cfg.model.backbone = dict(
+        type='ResNet', depth=18, base_channels=16, norm_eval=False, zero_init_residual=False
+    )
+    cfg.model.neck.update(in_channels=[16, 32, 64, 128], out_channels=32)
+    cfg.model.bbox_head.update(in_channels=32, feat_channels=32, stacked_convs=1)
+    for name in ('train', 'val', 'test'):
+        loader = cfg[f'{name}_dataloader']
+        loader.update(batch_size=2, num_workers=0, persistent_workers=False)
+        loader.dataset.update(data_root=str(folder), num_images=4, image_size=64)
+    cfg.val_evaluator.ann_file = cfg.test_evaluator.ann_file = str(folder / 'annotations/val.json')
+    cfg.train_cfg.update(max_epochs=2, val_interval=2)
+    cfg.custom_hooks = [dict(type='MACRatioHook')]
+    cfg.default_hooks.logger.interval = 1
+    cfg.dump(folder / 'config.py')
+    torch.manual_seed(0)
+    model = build_model(cfg)
+    model.init_weights()
+    meta = dict(dataset_meta=dict(classes=['a']), epoch=3)
+    torch.save(dict(state_dict=model.state_dict(), meta=meta), folder / 'dense.pth')
+    return folder
+
+
+def run(main, folder, out, *options):
+    files = folder / 'config.py', folder / 'dense.pth'
+    sizes = '--shape', 64, 64, '--align', 4, '--calibrate', 2
+    return main([str(argument) for argument in (*files, '--out', out, *sizes, *options)])
+
+
+@pytest.fixture(scope='module')
+def grouped(main, folder, tmp_path_factory):
+    """``grouped(method)``: what the tool wrote for half of the detector's MACs."""
+    made = {}
+
+    def group(method):
+        if method not in made:
+            made[method] = tmp_path_factory.mktemp(method)
+            assert run(main, folder, made[method], '--method', method) == 0
+        return made[method]
+
+    return group
+
+
+def load(out):
+    model = build_model(Config.fromfile(out / 'config.py'))
+    model.load_state_dict(read_state_dict(out / 'grouped.pth'))
+    return model.eval()
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_what_it_writes_trains_as_it_is(tool, grouped, tmp_path, method):
+    name = next(NAMES)
+    options = [f'experiment_name={name}', f'visualizer.name={name}']
+    config = str(grouped(method) / 'config.py')
+    arguments = [config, '--work-dir', str(tmp_path), '--cfg-options', *options]
+    assert tool('train').main(arguments) == 0
+    (path,) = tmp_path.glob('*/vis_data/scalars.json')
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    assert any('loss_distill_neck' in line for line in lines)
+    if method != 'msgc':  # whose gates two iterations don't close
+        ratios = [line['mac_ratio_detector'] for line in lines if 'loss' not in line]
+        assert ratios == [pytest.approx(0.5, abs=0.02)]
+
+
+@pytest.mark.parametrize('method', ['fixed', 'flgc', 'sgc'])
+def test_fixed_groups_meet_the_budget_within_a_hundredth(grouped, method):
+    plan = json.loads((grouped(method) / 'plan.json').read_text())
+    assert plan['reached'] == pytest.approx(0.5, abs=0.01)
+    assert plan['target'] == 0.5
+    assert {layer['name'] for layer in plan['layers']} > {'bbox_head.retina_cls'}
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_weights_are_the_dense_detectors(folder, grouped, method):
+    dense, meta = read_checkpoint(folder / 'dense.pth')
+    state, kept = read_checkpoint(grouped(method) / 'grouped.pth')
+    assert kept == dict(dataset_meta=meta['dataset_meta'])
+    if method == 'dgc':  # whose saliencies multiply them
+        return
+    assert all(torch.equal(state[key], value) for key, value in dense.items())
+
+
+@pytest.mark.parametrize('method', ['msgc', 'dgc'])
+def test_gates_by_image_begin_as_the_dense_detector(folder, grouped, method):
+    dense = build_model(Config.fromfile(folder / 'config.py'))
+    dense.load_state_dict(read_state_dict(folder / 'dense.pth'))
+    image = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = dense.eval().backbone(image)
+        found = load(grouped(method)).backbone(image)
+    for one, other in zip(expected, found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_channels_that_matter_less_are_nearer_to_being_closed(grouped):
+    generators = [m for m in load(grouped('msgc')).modules() if isinstance(m, MaskGenerator)]
+    biases = torch.cat([net.conv[3].bias.detach() for net in generators])
+    assert (biases > 0).all()
+    assert biases.std() > 0.1
+
+
+def test_regular_groups_are_native_ones(grouped):
+    layers = [m for m in load(grouped('fixed')).modules() if isinstance(m, FixedGroupConv2d)]
+    assert all(layer.equal_groups for layer in layers)
+    assert {layer.equal_groups for layer in layers} > {1}
+
+
+def test_the_backbone_alone(main, folder, tmp_path):
+    options = '--method', 'fixed', '--scope', 'backbone', '--macs', 0.6
+    assert run(main, folder, tmp_path, *options, '--no-distillation') == 0
+    plan = json.loads((tmp_path / 'plan.json').read_text())
+    assert plan['reached'] == pytest.approx(0.6, abs=0.01)
+    assert plan['detector'] > plan['reached']
+    model = load(tmp_path)
+    assert not any(isinstance(m, GroupedLayer) for m in model.neck.modules())
+    hooks = Config.fromfile(tmp_path / 'config.py').custom_hooks
+    assert [hook['type'] for hook in hooks] == ['GroupShrinkHook']
+
+
+def test_images_without_labels_will_do(main, folder, grouped, tmp_path):
+    grouped('fixed')  # which made the scenes
+    out = tmp_path / 'out'
+    options = '--method', 'fixed', '--images', folder / 'val'
+    assert run(main, folder, out, *options) == 0
+    assert (out / 'grouped.pth').is_file()
+
+
+def test_the_published_steps_of_sgc(main, folder, tmp_path, capsys):
+    assert run(main, folder, tmp_path, '--method', 'sgc', '--percentage', 60) == 0
+    state = read_state_dict(tmp_path / 'grouped.pth')
+    masks = [value for key, value in state.items() if key.endswith('.mask')]
+    for mask in masks:
+        assert float(mask.mean()) == pytest.approx(0.4, abs=0.15)
+    assert 'of the whole detector' in capsys.readouterr().out
+
+
+def test_a_start_can_be_tested(main, folder, tmp_path, capsys):
+    assert run(main, folder, tmp_path, '--method', 'msgc', '--evaluate') == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        'config.py',
+        'grouped.pth',
+        'plan.json',
+    ]
+
+
+@pytest.mark.parametrize(
+    ('options', 'complaint'),
+    [
+        (['--macs', '1.5'], '--macs 1.5, expected a share between 0 and 1'),
+        (['--macs', '0.01'], '--macs 0.01 of the detector can not be met with fixed: the least is'),
+        (['--align', '64', '--macs', '0.5'], 'can not be met'),
+        (['--percentage', '50'], '--percentage with --method fixed, expected --method sgc'),
+        (['--calibrate', '0'], '--calibrate 0, expected 1 or more'),
+        (['--images', 'no_such_folder'], 'no_such_folder holds no image'),
+        (['--teacher', 'no.pth'], 'no.pth not found'),
+    ],
+)
+def test_what_can_not_be_is_said_in_one_line(main, folder, tmp_path, capsys, options, complaint):
+    with pytest.raises(SystemExit) as info:
+        run(main, folder, tmp_path / 'out', '--method', 'fixed', *options)
+    assert info.value.code == 1
+    (line,) = [e for e in capsys.readouterr().err.splitlines() if e.startswith('error: ')]
+    assert complaint in line
+    assert not (tmp_path / 'out').exists()
+
+
+def test_weights_of_another_network_are_refused(main, folder, tmp_path, capsys):
+    other = tmp_path / 'other.pth'
+    torch.save(dict(state_dict={'fc.weight': torch.ones(2, 2)}), other)
+    with pytest.raises(SystemExit):
+        main([str(folder / 'config.py'), str(other), '--method', 'sgc', '--out', str(tmp_path)])
+    assert f'checkpoint {other} does not fit RetinaNet' in capsys.readouterr().err
+
+
+def test_another_backbone_is_refused(main, folder, tmp_path, capsys):
+    config = tmp_path / 'config.py'
+    config.write_text(
+        f"_base_ = '{folder / 'config.py'}'\nmodel = dict(backbone=dict(type='ResNetV1d'))\n"
+    )
+    state = build_model(Config.fromfile(config)).state_dict()
+    weights = tmp_path / 'weights.pth'
+    torch.save(dict(state_dict=state), weights)
+    out = tmp_path / 'out'
+    with pytest.raises(SystemExit):
+        main([str(config), str(weights), '--method', 'sgc', '--out', str(out)])
+    assert 'model.backbone has type ResNetV1d, expected ResNet or MobileNetV2' in (
+        capsys.readouterr().err
+    )
+    assert not out.exists()

@@ -1,0 +1,143 @@
+"""Group a trained dense detector for a budget of MACs, ready to be fine-tuned."""
+
+import argparse
+import json
+import os.path as osp
+import sys
+import tempfile
+from pathlib import Path
+
+from mmengine.config import Config
+
+from mmdet_groupconv.analysis.plan_table import print_plan
+from mmdet_groupconv.checkpoints import (
+    check_fit,
+    read_checkpoint,
+    read_state_dict,
+    whole_file,
+    write_checkpoint,
+)
+from mmdet_groupconv.engine.data_inputs import check_data
+from mmdet_groupconv.engine.errors import user_errors
+from mmdet_groupconv.engine.group_detector import (
+    GroupedDetector,
+    Settings,
+    group_detector,
+    self_grouped_detector,
+)
+from mmdet_groupconv.engine.grouped_config import METHODS
+from mmdet_groupconv.engine.launch import build_model, build_runner, load_config
+from mmdet_groupconv.engine.options import add_config_options
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_config_options(parser)
+    parser.add_argument('checkpoint', help='weights of the dense detector')
+    parser.add_argument('--method', required=True, choices=METHODS)
+    parser.add_argument('--macs', type=float, default=0.5, help='share of the MACs to be left')
+    parser.add_argument(
+        '--percentage',
+        type=float,
+        help="of SGC: prune as published, the same percentage of every layer's connections",
+    )
+    parser.add_argument('--step', type=float, default=10, help='of --percentage at a time')
+    parser.add_argument('--scope', choices=('backbone', 'detector'), default='detector')
+    parser.add_argument(
+        '--align', type=int, default=16, help='groups have multiples of so many channels, filters'
+    )
+    parser.add_argument(
+        '--importance',
+        choices=('taylor', 'magnitude'),
+        default='taylor',
+        help='of connections: how much the loss would rise, or weights times activations',
+    )
+    parser.add_argument(
+        '--calibrate', type=int, default=64, metavar='IMAGES', help='of training, to judge by'
+    )
+    parser.add_argument('--images', help='folder of images without labels, to judge by instead')
+    parser.add_argument('--teacher', help='checkpoint to distil from; default: the dense one')
+    parser.add_argument(
+        '--no-distillation', action='store_true', help='fine-tune without the dense detector'
+    )
+    parser.add_argument('--shape', type=int, nargs=2, default=(800, 1344), metavar=('H', 'W'))
+    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument(
+        '--evaluate',
+        action='store_true',
+        help="test where the fine-tuning starts on the config's data",
+    )
+    parser.add_argument('--out', required=True, help='folder for config.py, grouped.pth, plan.json')
+    return parser.parse_args(argv)
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raise ValueError for what would else fail after minutes of work."""
+    if not 0 < args.macs < 1:
+        raise ValueError(f'--macs {args.macs}, expected a share between 0 and 1')
+    if args.percentage is not None and args.method != 'sgc':
+        raise ValueError(f'--percentage with --method {args.method}, expected --method sgc')
+    for name, least in (('align', 1), ('calibrate', 1), ('seed', 0)):
+        if getattr(args, name) < least:
+            raise ValueError(f'--{name} {getattr(args, name)}, expected {least} or more')
+    if min(args.shape) < 64:
+        raise ValueError(f'--shape {args.shape[0]} {args.shape[1]}, expected 64 or more each')
+    if osp.exists(args.out) and not osp.isdir(args.out):
+        raise ValueError(f'--out {args.out} is a file, expected a folder')
+
+
+def evaluate(config: str) -> None:
+    """Test a written config with the weights that its fine-tuning starts from."""
+    cfg = Config.fromfile(config)
+    cfg.launcher = 'none'
+    with tempfile.TemporaryDirectory() as folder:
+        cfg.work_dir = folder
+        build_runner(cfg, ('test',)).test()
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_args(argv)
+    with user_errors():
+        check(args)
+        cfg = load_config(args)
+        state, meta = read_checkpoint(args.checkpoint)
+        if args.teacher is not None:
+            check_fit(build_model(cfg), read_state_dict(args.teacher), args.teacher)
+        if args.images is None and args.percentage is None:
+            check_data(cfg, ('train',))
+        settings = Settings(
+            args.method, args.macs, args.scope, args.align, args.importance, args.calibrate,
+            tuple(args.shape), args.seed, args.images,
+        )  # fmt: skip
+        source = cfg, state, args.checkpoint
+        if args.percentage is None:
+            done = group_detector(*source, settings)
+        else:
+            done = self_grouped_detector(*source, args.percentage, args.step, settings)
+        if not args.no_distillation:
+            teacher = osp.abspath(args.teacher or args.checkpoint)
+            distillation = dict(config=osp.abspath(args.config), checkpoint=teacher)
+            done.config.custom_hooks.append(dict(type='DistillationHook', **distillation))
+        write(done, Path(args.out), meta)
+    print_plan(done.plan, f'{args.out}: {args.method}')
+    if args.evaluate:
+        with user_errors():
+            evaluate(str(Path(args.out) / 'config.py'))
+    return 0
+
+
+def write(done: GroupedDetector, out: Path, meta: dict) -> None:
+    """The three files, each whole."""
+    out.mkdir(parents=True, exist_ok=True)
+    done.config.load_from = osp.abspath(out / 'grouped.pth')
+    done.config.pop('work_dir')  # of the folder that the config is trained in
+    kept = {'dataset_meta': meta['dataset_meta']} if 'dataset_meta' in meta else {}
+    write_checkpoint(out / 'grouped.pth', done.model.state_dict(), kept)
+    with whole_file(out / 'plan.json') as path:
+        path.write_text(json.dumps(done.plan.to_dict(), indent=1))
+    with whole_file(out / 'config.py') as path:
+        path.write_text(done.config.pretty_text)
+
+
+if __name__ == '__main__':
+    sys.exit(main())
