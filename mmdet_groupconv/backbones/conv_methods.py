@@ -93,6 +93,17 @@ class DGCMobileNetV2(ConvMethodMobileNetV2):
 
 
 @MODELS.register_module()
+class FixedGroupMobileNetV2(ConvMethodMobileNetV2):
+    """Plain group convolution in the 1x1 convolutions, for comparison.
+
+    groups: a convolution with fewer channels stays dense.
+    """
+
+    def __init__(self, *, groups: int = 4, **kwargs) -> None:
+        super().__init__(_named('FixedGroupConv2d', groups=groups), **kwargs)
+
+
+@MODELS.register_module()
 class FLGCMobileNetV2(ConvMethodMobileNetV2):
     """Fully learnable group convolution (arXiv 1904.00346) in the 1x1 convolutions.
 

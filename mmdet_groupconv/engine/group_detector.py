@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import numpy as np
 from mmdet.models.detectors import BaseDetector
 from mmengine.config import Config
-from mmengine.runner import load_state_dict
 from torch import Tensor, nn
 
 from ..analysis.detectors import forward_detector
@@ -18,9 +17,7 @@ from ..grouping import (
     Spaces,
     find_spaces,
     magnitude_importance,
-    plan_clusters,
     plan_groups,
-    start_clusters,
     start_gates,
     start_groups,
     taylor_importance,
@@ -28,7 +25,7 @@ from ..grouping import (
 )
 from ..layers import GroupedLayer
 from .calibration import forward_passes, training_images, training_losses
-from .grouped_config import MOST_GROUPS, grouped_config, schedule
+from .grouped_config import BY_IMAGE, MOST_GROUPS, grouped_config, schedule
 from .launch import build_model
 from .self_grouping import self_group_model, sgc_layers
 
@@ -78,14 +75,14 @@ def group_detector(
     """
     dense = build_model(cfg)
     check_fit(dense, state, source, may_add=trimmed_keys(dense))
-    load_state_dict(dense, state)
+    dense.load_state_dict(state, strict=False)
     before = count_macs(dense, settings.input_size)
     config, model, budget = _grouped(cfg, settings, before)
-    load_state_dict(model, state)
+    model.load_state_dict(state, strict=False)
     importance = _importance(cfg, dense, _grouped_layers(model), settings)
-    start = _START[settings.method]
+    macs = {row.name: row.original for row in before.layers}
     for _ in range(_ROUNDS):
-        plans = start(dense, model, importance, before, budget, settings)
+        plans = _choose(dense, model, importance, macs, budget, settings)
         plan = _plan(settings, before, count_macs(model, settings.input_size), plans)
         short = settings.macs - plan.reached
         if short <= _TOLERANCE:
@@ -112,12 +109,12 @@ def self_grouped_detector(
     check_fit(dense, state, source, may_add=trimmed_keys(dense))
     config = grouped_config(cfg, 'sgc', settings.scope, [dict(type='MACRatioHook')])
     model = build_model(config)
-    load_state_dict(model, state)
+    model.load_state_dict(state, strict=False)
     self_group_model(model, percentage, step, settings.seed)
     before, after = (count_macs(m, settings.input_size) for m in (dense, model))
     macs = {row.name: row.original for row in before.layers}
     plans = {
-        name: LayerPlan(name, macs[name], 0.0, len(layer.mask.unique(dim=0)))
+        name: LayerPlan(name, macs[name], groups=len(layer.mask.unique(dim=0)))
         for name, layer in sgc_layers(model).items()
     }
     return GroupedDetector(config, model, _plan(settings, before, after, plans))
@@ -125,7 +122,7 @@ def self_grouped_detector(
 
 def _grouped(cfg: Config, settings: Settings, before: MacReport) -> tuple[Config, nn.Module, float]:
     """The grouped config, its detector, and the MACs that its grouped layers may do."""
-    hooks = [schedule(cfg, settings.method, settings.macs, settings.scope)]
+    hooks = schedule(cfg, settings.method, settings.macs, settings.scope)
     layer: dict = {}
     while True:
         config = grouped_config(cfg, settings.method, settings.scope, hooks, layer)
@@ -146,7 +143,9 @@ def _grouped(cfg: Config, settings: Settings, before: MacReport) -> tuple[Config
             )
         if settings.method != 'dgc' or layer:
             return config, model, budget
-        layer = dict(gate_factor=round(min(1.0, budget / opened.masked), 4))
+        fixed = sum(row.masked for row in opened.layers if row.name in sgc_layers(model))
+        share = (budget - settings.macs * fixed) / (opened.masked - fixed)
+        layer = dict(gate_factor=round(min(1.0, share), 4))
 
 
 def _grouped_layers(model: nn.Module) -> list[str]:
@@ -175,45 +174,36 @@ def _spaces(dense: nn.Module) -> Spaces:
     return find_spaces(dense.eval(), lambda: run(dense, image))
 
 
-def _start_regular(dense, model, importance, before, budget, settings) -> dict[str, LayerPlan]:
-    spaces, macs = _spaces(dense), {row.name: row.original for row in before.layers}
+def _choose(
+    dense: nn.Module,
+    model: nn.Module,
+    importance: dict[str, np.ndarray],
+    macs: dict[str, float],
+    budget: float,
+    settings: Settings,
+) -> dict[str, LayerPlan]:
+    """Put the best groups for the budget into the model's layers.
+
+    Where gates decide by image, layers that none can (fully connected ones) have fixed groups all
+    the same, and the gates start open.
+    """
+    plans = {name: LayerPlan(name, macs[name]) for name in importance}
+    if settings.method in BY_IMAGE:
+        start_gates(model, importance)
+        importance = {name: importance[name] for name in sgc_layers(model)}
+        budget = settings.macs * sum(macs[name] for name in importance)
+    if not importance:
+        return plans
+    spaces = _spaces(dense)
     sizes = settings.align, MOST_GROUPS, settings.seed
-    groups = plan_groups(importance, spaces, macs, budget, *sizes)
-    plans = {}
-    for name, chosen in groups.items():
-        start_groups(model.get_submodule(name), chosen)
-        reason = why_dense(spaces.layers[name], spaces, settings.align)
-        plans[name] = LayerPlan(name, macs[name], 0.0, chosen.number, chosen.kept, reason)
+    chosen = plan_groups(importance, spaces, macs, budget, sgc_layers(model), *sizes)
+    start_groups(model, chosen)
+    for name, groups in chosen.items():
+        if groups is not None:
+            plans[name].groups, plans[name].kept = groups.number, groups.kept
+        elif name not in sgc_layers(model):
+            plans[name].why_dense = why_dense(spaces.layers[name], spaces, settings.align)
     return plans
-
-
-def _start_clusters(dense, model, importance, before, budget, settings) -> dict[str, LayerPlan]:
-    macs = {row.name: row.original for row in before.layers}
-    chosen = plan_clusters(importance, macs, budget, settings.align, seed=settings.seed)
-    plans = {}
-    for name, clusters in chosen.items():
-        weights, layer = importance[name], model.get_submodule(name)
-        plans[name] = LayerPlan(name, macs[name], 0.0, 1, 1.0)
-        if clusters is not None:
-            start_clusters(layer, clusters)
-            kept = float(weights[clusters.mask].sum() / max(weights.sum(), 1e-300))
-            plans[name] = LayerPlan(name, macs[name], 0.0, len(clusters.reads), kept)
-    return plans
-
-
-def _start_gates(dense, model, importance, before, budget, settings) -> dict[str, LayerPlan]:
-    start_gates(model, importance)
-    macs = {row.name: row.original for row in before.layers}
-    return {name: LayerPlan(name, macs[name], 0.0, 1) for name in importance}
-
-
-_START = dict(
-    fixed=_start_regular,
-    flgc=_start_regular,
-    sgc=_start_clusters,
-    msgc=_start_gates,
-    dgc=_start_gates,
-)
 
 
 def _plan(
@@ -222,7 +212,7 @@ def _plan(
     rows = {row.name: row for row in after.layers}
     for row in before.layers:
         left = rows[row.name]
-        plan = plans.setdefault(row.name, LayerPlan(row.name, row.original, 1.0, 1))
+        plan = plans.setdefault(row.name, LayerPlan(row.name, row.original))
         plan.share = left.macs / row.original if row.original else 1.0
         plan.why_dense = plan.why_dense or left.note
     scope = _of_scope(after, settings.scope)

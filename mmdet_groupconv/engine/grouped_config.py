@@ -17,6 +17,7 @@ from ..layers import SeparableConv2d
 from .mac_ratio_hook import MACRatioHook
 
 METHODS = ('fixed', 'flgc', 'sgc', 'msgc', 'dgc')
+BY_IMAGE = ('msgc', 'dgc')
 MOST_GROUPS = 16
 
 _LAYERS = dict(
@@ -63,8 +64,7 @@ def grouped_config(
         for part in ('neck', 'bbox_head', 'rpn_head'):
             for piece in _listed(model.get(part)):
                 _group_part(piece, conv_cfg)
-        if method == 'sgc':
-            _group_box_heads(model.get('roi_head'))
+        _group_box_heads(model.get('roi_head'))
     cfg.custom_imports = _with_our_imports(cfg.get('custom_imports'))
     others = [hook for hook in cfg.get('custom_hooks') or [] if not _counts_macs(hook)]
     cfg.custom_hooks = others + hooks
@@ -109,6 +109,7 @@ def _within(own: dict | None, conv_cfg: dict) -> dict:
 
 
 def _group_box_heads(roi_head: dict | None) -> None:
+    """Fully connected layers: only SGC has one, so it is every method's."""
     for head in _listed((roi_head or {}).get('bbox_head')):
         if MODELS.get(head['type']) in (Shared2FCBBoxHead, GroupedShared2FCBBoxHead):
             head.update(type='GroupedShared2FCBBoxHead', linear_cfg=dict(type='SGCLinear'))
@@ -140,18 +141,21 @@ def _fine_tune(cfg: Config, method: str) -> None:
         wrapper.paramwise_cfg = paramwise
 
 
-def schedule(cfg: Config, method: str, macs: float, scope: str) -> dict:
-    """The hook that brings a method from the dense detector to its share of the scope's MACs.
+def schedule(cfg: Config, method: str, macs: float, scope: str) -> list[dict]:
+    """The hooks that bring a method from the dense detector to its share of the scope's MACs.
 
     Down within the first quarter or half of the run, so that the rest mends it.
     """
+    shrink = dict(type='GroupShrinkHook', stop=0.25)
+    if method not in BY_IMAGE:
+        return [shrink]
+    by_image = dict(type='DGCScheduleHook', start=0.0, stop=0.5)
     if method == 'msgc':
         adaptive = 'Adam' in str(cfg.optim_wrapper.optimizer.type)
         weight = 5.0 if adaptive else 30.0  # AdamW scales each gradient by its own size
-        return dict(
+        by_image = dict(
             type='MACBudgetHook', target=macs, scope=scope, weight=weight, stop=0.4, warmup=0.2,
             settle=0.7,
         )  # fmt: skip
-    if method == 'dgc':
-        return dict(type='DGCScheduleHook', start=0.0, stop=0.5)
-    return dict(type='GroupShrinkHook', stop=0.25)
+    has_boxes = scope == 'detector' and 'roi_head' in cfg.model
+    return [by_image, shrink] if has_boxes else [by_image]

@@ -3,12 +3,13 @@ layer keeps, who is in which group, and where the fine-tuning starts."""
 
 from .allocation import Choice, allocate
 from .assignment import Orders
-from .clusters import Clusters, plan_clusters, regular_clusters
+from .clusters import Clusters, cluster_options, regular_clusters
 from .importance import magnitude_importance, taylor_importance
 from .plan import LayerPlan, Plan
-from .regular import Groups, free_spaces, plan_groups, shuffled_spaces, why_dense
+from .planning import plan_groups
+from .regular import Groups, free_spaces, shuffled_spaces, why_dense
 from .spaces import Ends, Spaces, find_spaces
-from .starts import mask_generators, start_clusters, start_gates, start_groups
+from .starts import mask_generators, start_gates, start_groups
 
 __all__ = [
     'Choice',
@@ -20,15 +21,14 @@ __all__ = [
     'Plan',
     'Spaces',
     'allocate',
+    'cluster_options',
     'find_spaces',
     'free_spaces',
     'magnitude_importance',
     'mask_generators',
-    'plan_clusters',
     'plan_groups',
     'regular_clusters',
     'shuffled_spaces',
-    'start_clusters',
     'start_gates',
     'start_groups',
     'taylor_importance',

@@ -77,7 +77,7 @@ class Orders:
     def _start(self, rng: np.random.Generator) -> None:
         """Halves first, then halves of these: an order that serves every number of groups."""
         number = 2
-        while number <= max(self.slots_of.values()):
+        while number <= max(self.slots_of.values(), default=1):
             parents = dict(self.slot)
             split = [order for order, slots in self.slots_of.items() if slots >= number]
             for order in split:

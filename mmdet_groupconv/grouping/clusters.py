@@ -9,16 +9,26 @@ from typing import NamedTuple
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from .allocation import TINY, Choice, allocate, loss
+from .allocation import TINY
 
 _ROUNDS = 20
+_MOST_OPTIONS = 16
 
 
 class Clusters(NamedTuple):
-    """labels ``[K]``: the cluster of each filter. reads ``[G, C]`` bool: what a cluster reads."""
+    """labels ``[K]``: the cluster of each filter. reads ``[G, C]`` bool: what a cluster reads.
+
+    kept: the share of the layer's importance.
+    """
 
     labels: np.ndarray
     reads: np.ndarray
+    kept: float
+
+    @property
+    def number(self) -> int:
+        """How many there are."""
+        return len(self.reads)
 
     @property
     def mask(self) -> np.ndarray:
@@ -37,7 +47,7 @@ def regular_clusters(importance: np.ndarray, groups: int, channels: int, seed: i
     filters = len(importance)
     rng = np.random.default_rng(seed)
     labels = rng.permutation(np.arange(filters) * groups // filters)
-    best = -1.0
+    best, total = -1.0, max(float(importance.sum()), TINY)
     for _ in range(_ROUNDS):
         wanted = np.eye(groups)[labels].T @ importance  # [G, C]
         reads = np.zeros_like(wanted, dtype=bool)
@@ -51,39 +61,22 @@ def regular_clusters(importance: np.ndarray, groups: int, channels: int, seed: i
         each = filters // groups
         _, places = linear_sum_assignment(gains.repeat(each, axis=1), maximize=True)
         labels = places // each
-    return Clusters(labels, reads)
+    return Clusters(labels, reads, float(importance[reads[labels]].sum()) / total)
 
 
-def plan_clusters(
-    importance: dict[str, np.ndarray],
-    macs: dict[str, float],
-    budget: float,
-    align: int = 16,
-    groups: int = 4,
-    seed: int = 0,
-) -> dict[str, Clusters | None]:
-    """Choose how many channels the clusters of each layer read, at the least loss of importance.
+def cluster_options(
+    importance: np.ndarray, align: int = 16, groups: int = 4, seed: int = 0
+) -> list[Clusters]:
+    """A layer's clusters for some numbers of channels that each reads, at most 16, fewest first.
 
-    importance: ``[K, C]`` of each layer that may be grouped.
-    macs: of each of them, dense. budget: for all of them together. groups: of each layer, halved
-    until a cluster has a multiple of `align` filters. None for a layer that stays dense.
-
-    Raises ValueError where the budget can't be met.
+    importance: ``[K, C]``. groups: halved until a cluster has a multiple of `align` filters; with
+    fewer than two, or channels that are no multiple of `align`, there is none.
     """
-    tried: dict[str, list[Clusters | None]] = {}
-    options: dict[str, list[Choice]] = {}
-    for name, weights in importance.items():
-        filters, channels = weights.shape
-        tried[name], options[name] = [None], [Choice(macs[name], 0.0)]
-        own = groups
-        while own > 1 and filters % (own * align):
-            own //= 2
-        if own == 1 or channels % align:
-            continue
-        for read in range(align, channels, align):
-            found = regular_clusters(weights, own, read, seed)
-            tried[name].append(found)
-            kept = float(weights[found.mask].sum()) / max(float(weights.sum()), TINY)
-            options[name].append(Choice(macs[name] * read / channels, loss(kept)))
-    chosen = allocate(options, budget)
-    return {name: tried[name][option] for name, option in chosen.items()}
+    filters, channels = importance.shape
+    while groups > 1 and filters % (groups * align):
+        groups //= 2
+    if groups == 1 or channels % align:
+        return []
+    step = align * max(1, round(channels / align / _MOST_OPTIONS))
+    reads = range(step, channels, step)
+    return [regular_clusters(importance, groups, number, seed) for number in reads]

@@ -30,8 +30,7 @@ def taylor_importance(
             weight.grad = None if grad is None else grad
         for name, weight in weights.items():
             if weight.grad is not None:
-                slopes = (weight.grad * weight.detach()).flatten(2).sum(dim=2)
-                found[name] += slopes.double().cpu() ** 2
+                found[name] += _kernels(weight.grad * weight.detach()).double().cpu() ** 2
             weight.grad = None
         images += 1
     if not images:
@@ -74,7 +73,7 @@ def magnitude_importance(
         raise ValueError('no image to judge connections by, expected one or more')
     found = {}
     for name, module in modules.items():
-        sizes = module.weight.detach().double().abs().flatten(2).sum(dim=2)
+        sizes = _kernels(module.weight.detach().double().abs())
         scaled = (sizes * torch.as_tensor(squares[name]).sqrt()).cpu().numpy()
         found[name] = scaled / max(scaled.sum(), 1e-30)
     return found
@@ -82,3 +81,8 @@ def magnitude_importance(
 
 def _gradients(loss: Tensor, weights: dict[str, Tensor]) -> tuple[Tensor | None, ...]:
     return torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
+
+
+def _kernels(values: Tensor) -> Tensor:
+    """Sums over each kernel: ``[K, C, ...]`` -> ``[K, C]``."""
+    return values.reshape(*values.shape[:2], -1).sum(dim=2)

@@ -15,8 +15,8 @@ class LayerPlan:
 
     name: str
     macs: float
-    share: float
-    groups: int
+    share: float = 1.0
+    groups: int = 1
     kept: float | None = None
     why_dense: str | None = None
 

@@ -1,14 +1,12 @@
-"""Disjoint groups of equal size for every layer of a trained network, for a budget of MACs."""
+"""Disjoint groups of equal size: how many a layer can have, and where orders change."""
 
 from typing import NamedTuple
 
 import numpy as np
 
-from .allocation import TINY, Choice, allocate, loss
+from .allocation import TINY
 from .assignment import Orders
 from .spaces import Ends, Spaces
-
-_ROUNDS = 3
 
 
 class Groups(NamedTuple):
@@ -71,55 +69,14 @@ def free_spaces(spaces: Spaces) -> Spaces:
     return Spaces(layers, {k: v for k, v in sizes.items() if v is not None}, set())
 
 
-def plan_groups(
-    importance: dict[str, np.ndarray],
-    spaces: Spaces,
-    macs: dict[str, float],
-    budget: float,
-    align: int = 16,
-    most: int = 16,
-    seed: int = 0,
-) -> dict[str, Groups]:
-    """Choose how many groups each layer has and who is in them, at the least loss of importance.
-
-    Orders that serve every number of groups come first, then numbers that meet the budget, then
-    orders for these numbers.
-
-    importance: ``[K, C]`` of each layer that may be grouped.
-    macs: of each of them, dense. budget: for all of them together.
-
-    Raises ValueError where the budget can't be met.
-    """
-    slots = {space: most_groups(n, align, most) for space, n in spaces.sizes.items()}
-    slots |= {f'{n}.input': most_groups(w.shape[1], align, most) for n, w in importance.items()}
-    able = {n: w for n, w in importance.items() if not why_dense(spaces.layers[n], spaces, align)}
-    orders = Orders(able, spaces, slots, shuffled_spaces(spaces), seed)
-    numbers = dict.fromkeys(importance, 1)
-    for _ in range(_ROUNDS):
-        options = {name: [Choice(macs[name], 0.0)] for name in importance}
-        for name, weights in able.items():
-            total = max(float(weights.sum()), TINY)
-            options[name] = [
-                Choice(macs[name] / number, loss(orders.kept(name, number) / total))
-                for number in _numbers(orders, name)
-            ]
-        before, chosen = numbers, allocate(options, budget)
-        numbers = {name: 2**option for name, option in chosen.items()}
-        orders.improve({name: numbers[name] for name in able})
-        if numbers == before:
-            break
-    return {name: _groups(orders, name, numbers[name], importance[name]) for name in importance}
-
-
-def _numbers(orders: Orders, name: str) -> list[int]:
+def group_counts(orders: Orders, name: str) -> list[int]:
+    """The numbers of groups that a layer may have: 1, 2, 4, ..."""
     most = min(orders.slots_of[order] for order in orders.ends[name])
     return [2**power for power in range(most.bit_length())]
 
 
-def _groups(orders: Orders, name: str, number: int, importance: np.ndarray) -> Groups:
-    if number == 1:
-        filters, channels = importance.shape
-        return Groups(1, np.zeros(channels, int), np.zeros(filters, int), 1.0)
+def groups_of(orders: Orders, name: str, number: int) -> Groups:
+    """A layer in so many groups."""
     channels, filters = orders.groups(name, number)
-    kept = orders.kept(name, number) / max(float(importance.sum()), TINY)
-    return Groups(number, channels, filters, kept)
+    total = max(float(orders.importance[name].sum()), TINY)
+    return Groups(number, channels, filters, orders.kept(name, number) / total)

@@ -4,19 +4,22 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..layers import DGCConv2d, FixedGroupConv2d, FLGCConv2d, MaskGenerator, SelfGrouping
+from ..layers import DGCConv2d, MaskGenerator, SelfGrouping
 from .clusters import Clusters
 from .regular import Groups
 
 
-def start_groups(layer: FixedGroupConv2d | FLGCConv2d, groups: Groups) -> None:
-    """Disjoint groups of a layer."""
-    layer.start_from_groups(torch.from_numpy(groups.channels), torch.from_numpy(groups.filters))
-
-
-def start_clusters(layer: SelfGrouping, clusters: Clusters) -> None:
-    """Clusters that may read the same channels, as SGC's mask."""
-    layer.mask.copy_(torch.from_numpy(clusters.mask))
+def start_groups(network: nn.Module, plan: dict[str, Groups | Clusters | None]) -> None:
+    """Groups that are the same for every image, put into the layers by name; None is dense."""
+    for name, chosen in plan.items():
+        layer = network.get_submodule(name)
+        if isinstance(layer, SelfGrouping):
+            layer.mask.copy_(torch.ones(()) if chosen is None else torch.from_numpy(chosen.mask))
+        elif isinstance(chosen, Groups):
+            layer.start_from_groups(*map(torch.from_numpy, (chosen.channels, chosen.filters)))
+        else:
+            ends = layer.in_channels, layer.out_channels
+            layer.start_from_groups(*(torch.zeros(n, dtype=torch.int64) for n in ends))
 
 
 def start_gates(network: nn.Module, importance: dict[str, np.ndarray]) -> None:

@@ -19,6 +19,7 @@ from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 
 from mmdet_groupconv.engine import DistillationHook
+from mmdet_groupconv.engine.distillation_losses import roi_box_distillation, softmax_distillation
 from mmdet_groupconv.engine.launch import build_model, build_runner
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
@@ -162,6 +163,27 @@ def test_weights_scale_what_they_are_of(students, taught):
         assert other[key].item() == pytest.approx(factor * one[key].item(), rel=1e-5)
     assert losses(neck=0).keys() == {'cls', 'box'}
     assert losses(head=0).keys() == {'neck'}
+
+
+def test_the_roi_heads_see_the_same_rois_each_on_its_own_maps(students, taught):
+    student = build(students('faster_rcnn')).train()
+    hook = DistillationHook(**taught(students('faster_rcnn')), temperature=2.0)
+    teacher = attached(hook, student)._teacher
+    seen = []
+    for part in (student.roi_head.bbox_roi_extractor, student.roi_head.bbox_head):
+        part.register_forward_hook(lambda module, *call: seen.append(call))
+    images, samples = batch('faster_rcnn')
+    losses = distilled(student(images, samples, mode='loss'))
+    ((_, rois), _), (_, (scores, boxes)) = seen
+    assert len(rois) > 8
+    maps = teacher.neck(teacher.backbone(images))[:4]
+    theirs = teacher.roi_head.bbox_head(teacher.roi_head.bbox_roi_extractor(maps, rois))
+    expected = (
+        softmax_distillation(scores, theirs[0], 2.0),
+        roi_box_distillation(boxes, *theirs[::-1]),
+    )
+    assert losses['cls'].item() == pytest.approx(expected[0].item(), rel=1e-4)
+    assert losses['box'].item() == pytest.approx(expected[1].item(), rel=1e-4)
 
 
 def test_the_run_logs_the_losses_and_checkpoints_hold_no_teacher(taught_cfg):

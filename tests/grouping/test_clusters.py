@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mmdet_groupconv.grouping import plan_clusters, regular_clusters
+from mmdet_groupconv.grouping import cluster_options, regular_clusters
 
 
 def test_clusters_are_equal_and_read_equally_many_channels():
@@ -22,19 +22,18 @@ def test_finds_overlapping_clusters_that_lose_nothing():
     assert importance[found.mask].sum() == pytest.approx(importance.sum())
 
 
-def test_plan_meets_the_budget_in_multiples_of_align():
-    rng = np.random.default_rng(2)
-    importance = {'plain': rng.random((16, 16)), 'sharp': rng.random((16, 16)) ** 8}
-    macs = dict(plain=100.0, sharp=100.0)
-    plan = plan_clusters(importance, macs, 100.0, align=4, groups=4)
-    read = {name: int(clusters.reads[0].sum()) for name, clusters in plan.items() if clusters}
-    assert all(number % 4 == 0 for number in read.values())
-    done = sum(macs[name] * read.get(name, 16) / 16 for name in macs)
-    assert done == pytest.approx(100.0)
+def test_options_are_multiples_of_align_and_keep_more_and_more():
+    options = cluster_options(np.random.default_rng(2).random((16, 16)), align=4, groups=4)
+    assert [int(found.reads[0].sum()) for found in options] == [4, 8, 12]
+    kept = [found.kept for found in options]
+    assert kept == sorted(kept)
+    assert 0.25 < kept[0] < kept[-1] < 1
 
 
-def test_layers_that_do_not_part_stay_dense():
-    importance = {'odd': np.ones((9, 16)), 'even': np.ones((16, 16))}
-    plan = plan_clusters(importance, dict(odd=10.0, even=90.0), 60.0, align=4)
-    assert plan['odd'] is None
-    assert plan['even'] is not None
+def test_wide_layers_have_few_options():
+    assert len(cluster_options(np.ones((8, 512)), align=4, groups=2)) == 15
+
+
+@pytest.mark.parametrize('shape', [(9, 16), (16, 9)])
+def test_layers_that_do_not_part_have_none(shape):
+    assert cluster_options(np.ones(shape), align=4) == []

@@ -14,8 +14,6 @@ import numpy as np
 import pytest
 import torch
 
-from mmdet_groupconv.checkpoints import read_state_dict
-
 PROJECT = Path(__file__).resolve().parents[2]
 DEMO = str(PROJECT / 'configs/demo/retinanet_msgc-r18_scenes.py')
 BCCD = str(PROJECT / 'configs/retinanet/retinanet_msgc-r18_fpn_12e_bccd.py')
