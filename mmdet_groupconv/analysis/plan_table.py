@@ -21,6 +21,9 @@ def print_plan(plan: Plan, title: str) -> None:
         f'{plan.reached:.3f} of the {plan.scope} at {height}x{width} ({plan.target:g} asked for), '
         f'{plan.detector:.3f} of the whole detector'
     )
+    if plan.orders:
+        kept = ', '.join(f'{name} {share:.3f}' for name, share in plan.orders.items())
+        console.print(f'kept of the energy of layers in groups, by their orders: {kept}')
 
 
 def _numbers(layer: LayerPlan) -> tuple[str, str, str, str]:

@@ -12,9 +12,11 @@ from ..analysis.images import image_batches, image_paths
 from ..analysis.macs import MacReport, count_macs
 from ..checkpoints import check_fit, trimmed_keys
 from ..grouping import (
+    Groups,
     LayerPlan,
     Plan,
     Spaces,
+    compare_orders,
     find_spaces,
     magnitude_importance,
     plan_groups,
@@ -82,13 +84,14 @@ def group_detector(
     importance = _importance(cfg, dense, _grouped_layers(model), settings)
     macs = {row.name: row.original for row in before.layers}
     for _ in range(_ROUNDS):
-        plans = _choose(dense, model, importance, macs, budget, settings)
+        plans, orders = _choose(dense, model, importance, macs, budget, settings)
         plan = _plan(settings, before, count_macs(model, settings.input_size), plans)
         short = settings.macs - plan.reached
         if short <= _TOLERANCE:
             break
         # Channels that nobody reads any more save their filters, too.
         budget += short * _of_scope(before, settings.scope).original
+    plan.orders = orders
     return GroupedDetector(config, model, plan)
 
 
@@ -181,7 +184,7 @@ def _choose(
     macs: dict[str, float],
     budget: float,
     settings: Settings,
-) -> dict[str, LayerPlan]:
+) -> tuple[dict[str, LayerPlan], dict[str, float]]:
     """Put the best groups for the budget into the model's layers.
 
     Where gates decide by image, layers that none can (fully connected ones) have fixed groups all
@@ -193,7 +196,7 @@ def _choose(
         importance = {name: importance[name] for name in sgc_layers(model)}
         budget = settings.macs * sum(macs[name] for name in importance)
     if not importance:
-        return plans
+        return plans, {}
     spaces = _spaces(dense)
     sizes = settings.align, MOST_GROUPS, settings.seed
     chosen = plan_groups(importance, spaces, macs, budget, sgc_layers(model), *sizes)
@@ -203,7 +206,8 @@ def _choose(
             plans[name].groups, plans[name].kept = groups.number, groups.kept
         elif name not in sgc_layers(model):
             plans[name].why_dense = why_dense(spaces.layers[name], spaces, settings.align)
-    return plans
+    disjoint = {name: groups for name, groups in chosen.items() if isinstance(groups, Groups)}
+    return plans, compare_orders(importance, spaces, disjoint, settings.seed)
 
 
 def _plan(

@@ -154,7 +154,7 @@ def schedule(cfg: Config, method: str, macs: float, scope: str) -> list[dict]:
         adaptive = 'Adam' in str(cfg.optim_wrapper.optimizer.type)
         weight = 5.0 if adaptive else 30.0  # AdamW scales each gradient by its own size
         by_image = dict(
-            type='MACBudgetHook', target=macs, scope=scope, weight=weight, stop=0.4, warmup=0.2,
+            type='MACBudgetHook', target=macs, scope=scope, weight=weight, stop=0.4, warmup=1.0,
             settle=0.7,
         )  # fmt: skip
     has_boxes = scope == 'detector' and 'roi_head' in cfg.model

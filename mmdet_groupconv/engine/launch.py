@@ -60,7 +60,7 @@ def build_runner(cfg: Config, modes: tuple[str, ...]) -> Runner:
     for hook in cfg.get('custom_hooks') or []:
         built = HOOKS.build({key: value for key, value in hook.items() if key != 'priority'})
         if 'train' in modes and hasattr(built, 'check'):
-            built.check(model)
+            built.check(model)  # as before_run would, once files are written
     warnings = prepare_resume(cfg)
     _join_cpu_processes(cfg)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)

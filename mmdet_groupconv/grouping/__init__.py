@@ -4,6 +4,7 @@ layer keeps, who is in which group, and where the fine-tuning starts."""
 from .allocation import Choice, allocate
 from .assignment import Orders
 from .clusters import Clusters, cluster_options, regular_clusters
+from .comparison import compare_orders
 from .importance import magnitude_importance, taylor_importance
 from .plan import LayerPlan, Plan
 from .planning import plan_groups
@@ -22,6 +23,7 @@ __all__ = [
     'Spaces',
     'allocate',
     'cluster_options',
+    'compare_orders',
     'find_spaces',
     'free_spaces',
     'magnitude_importance',

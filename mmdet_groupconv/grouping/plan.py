@@ -26,7 +26,9 @@ class Plan:
     """How a network is to be grouped.
 
     method, scope, align, importance: as asked for. target, reached: shares of the scope's MACs.
-    detector: the share of the whole detector's. input_size: (height, width) they are counted for.
+    detector: the share of the whole detector's. orders: of disjoint groups, what was kept and would
+    have been, see :func:`~mmdet_groupconv.grouping.comparison.compare_orders`. input_size: (height,
+    width) they are counted for.
     """
 
     method: str
@@ -39,6 +41,7 @@ class Plan:
     importance: str
     images: int
     layers: list[LayerPlan] = field(default_factory=list)
+    orders: dict[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict:
         """For JSON."""

@@ -1,0 +1,28 @@
+_base_ = [
+    '../_base_/models/faster-rcnn_r18_fpn.py',
+    '../_base_/methods/dgc_from_dense.py',
+    'mmdet::_base_/datasets/coco_detection.py',
+    'mmdet::_base_/schedules/schedule_1x.py',
+    'mmdet::_base_/default_runtime.py',
+]
+# The share of channels that leaves half of the whole detector's MACs.
+gate_factor = 0.486
+conv_cfg = dict(**_base_.conv_cfg, gate_factor=gate_factor)
+# Made from the dense detector by tools/group.py --method dgc --macs 0.5 (docs/grouping.md).
+load_from = 'data/grouped/faster-rcnn_dgc-r18/grouped.pth'
+model = dict(
+    backbone=dict(**_base_.resnet, gate_factor=gate_factor),
+    neck=dict(conv_cfg=conv_cfg),
+    rpn_head=dict(type='GroupedRPNHead', conv_cfg=conv_cfg),
+    roi_head=dict(bbox_head=dict(type='GroupedShared2FCBBoxHead', linear_cfg=_base_.linear_cfg)),
+)
+optim_wrapper = dict(optimizer=dict(lr=0.01), paramwise_cfg=_base_.method_paramwise)
+custom_hooks = [
+    *_base_.custom_hooks,
+    dict(type='GroupShrinkHook', stop=0.25),  # of the box head's layers
+    dict(
+        type='DistillationHook',
+        config='{{ fileDirname }}/faster-rcnn_r18_fpn_1x_coco.py',
+        checkpoint='data/dense/faster-rcnn_r18_fpn_1x_coco.pth',
+    ),
+]

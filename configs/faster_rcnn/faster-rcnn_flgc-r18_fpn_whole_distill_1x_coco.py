@@ -1,0 +1,24 @@
+_base_ = [
+    '../_base_/models/faster-rcnn_r18_fpn.py',
+    '../_base_/methods/flgc_from_dense.py',
+    'mmdet::_base_/datasets/coco_detection.py',
+    'mmdet::_base_/schedules/schedule_1x.py',
+    'mmdet::_base_/default_runtime.py',
+]
+# Made from the dense detector by tools/group.py --method flgc --macs 0.5 (docs/grouping.md).
+load_from = 'data/grouped/faster-rcnn_flgc-r18/grouped.pth'
+model = dict(
+    backbone=_base_.resnet,
+    neck=dict(conv_cfg=_base_.conv_cfg),
+    rpn_head=dict(type='GroupedRPNHead', conv_cfg=_base_.conv_cfg),
+    roi_head=dict(bbox_head=dict(type='GroupedShared2FCBBoxHead', linear_cfg=_base_.linear_cfg)),
+)
+optim_wrapper = dict(optimizer=dict(lr=0.01), paramwise_cfg=_base_.method_paramwise)
+custom_hooks = [
+    *_base_.custom_hooks,
+    dict(
+        type='DistillationHook',
+        config='{{ fileDirname }}/faster-rcnn_r18_fpn_1x_coco.py',
+        checkpoint='data/dense/faster-rcnn_r18_fpn_1x_coco.pth',
+    ),
+]

@@ -1,0 +1,23 @@
+_base_ = [
+    '../_base_/models/retinanet_mbv2_fpn.py',
+    '../_base_/methods/msgc_from_dense.py',
+    'mmdet::_base_/datasets/coco_detection.py',
+    'mmdet::_base_/schedules/schedule_1x.py',
+    'mmdet::_base_/default_runtime.py',
+]
+# Made from the dense detector by tools/group.py --method msgc --macs 0.5 (docs/grouping.md).
+load_from = 'data/grouped/retinanet_msgc-mbv2/grouped.pth'
+model = dict(
+    backbone=_base_.mobilenet,
+    neck=dict(conv_cfg=_base_.separable_cfg),
+    bbox_head=dict(type='GroupedRetinaHead', conv_cfg=_base_.separable_cfg, pred_cfg=_base_.separable_cfg),
+)
+optim_wrapper = dict(optimizer=dict(lr=0.005), paramwise_cfg=_base_.method_paramwise)
+custom_hooks = [
+    *_base_.custom_hooks,
+    dict(
+        type='DistillationHook',
+        config='{{ fileDirname }}/retinanet_mbv2_fpn_1x_coco.py',
+        checkpoint='data/dense/retinanet_mbv2_fpn_1x_coco.pth',
+    ),
+]

@@ -1,0 +1,91 @@
+"""Configs that group a dense detector, and the ready ones for COCO, which are the same."""
+
+from pathlib import Path
+
+import pytest
+from mmengine.config import Config
+
+from mmdet_groupconv.engine.grouped_config import grouped_config, schedule
+
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
+READY = sorted(CONFIGS.glob('*/*_whole_distill_1x_coco.py'))
+
+
+def parts(name):
+    """'retinanet_flgc-r50_fpn_whole_distill_1x_coco' -> 'retinanet', 'flgc', 'r50'."""
+    detector, network, *_ = name.split('_')
+    return detector, *network.split('-')
+
+
+@pytest.fixture
+def dense():
+    return Config.fromfile(CONFIGS / 'retinanet/retinanet_r18_fpn_1x_coco.py')
+
+
+def test_every_detector_method_and_backbone_is_ready():
+    found = {parts(path.stem) for path in READY}
+    assert len(found) == len(READY) == 2 * 4 * 3
+
+
+@pytest.mark.parametrize('path', READY, ids=lambda path: path.stem)
+def test_ready_configs_are_what_the_tool_writes(path):
+    ready = Config.fromfile(path)
+    detector, method, backbone = parts(path.stem)
+    (distillation,) = [h for h in ready.custom_hooks if h['type'] == 'DistillationHook']
+    dense = Config.fromfile(distillation['config'])
+    assert parts(Path(distillation['config']).stem.replace('_', '_dense-', 1))[::2] == (
+        detector,
+        backbone,
+    )
+    factor = ready.model.backbone.get('gate_factor')
+    layer = {} if factor is None else dict(gate_factor=factor)
+    hooks = schedule(dense, method, 0.5, 'detector')
+    made = grouped_config(dense, method, 'detector', hooks, layer)
+    assert ready.model.to_dict() == made.model.to_dict()
+    assert ready.optim_wrapper.optimizer.lr == made.optim_wrapper.optimizer.lr
+    ours = [h for h in ready.custom_hooks if h['type'] not in ('DistillationHook', 'MACBudgetHook')]
+    assert ours == [h for h in made.custom_hooks if h['type'] != 'MACBudgetHook']
+    keys = (made.optim_wrapper.get('paramwise_cfg') or {}).get('custom_keys', {})
+    assert dict(ready.optim_wrapper.paramwise_cfg.get('custom_keys', {})) == dict(keys)
+
+
+def test_the_dense_config_stays_as_it_is(dense):
+    before = dense.to_dict()
+    grouped_config(dense, 'msgc', 'detector', schedule(dense, 'msgc', 0.5, 'detector'))
+    assert dense.to_dict() == before
+
+
+def test_the_backbone_alone(dense):
+    made = grouped_config(dense, 'flgc', 'backbone', [])
+    assert made.model.backbone.type == 'FLGCResNet'
+    assert made.model.neck == dense.model.neck
+    assert made.model.bbox_head == dense.model.bbox_head
+
+
+def test_what_is_grouped_is_neither_frozen_nor_initialised_otherwise(dense):
+    assert dense.model.backbone.frozen_stages == 1
+    made = grouped_config(dense, 'sgc', 'detector', [])
+    assert made.model.backbone.frozen_stages == 0
+    assert made.model.backbone.init_cfg is None
+
+
+def test_other_hooks_stay_and_ours_are_replaced(dense):
+    dense.custom_hooks = [dict(type='MACRatioHook'), dict(type='NumClassCheckHook')]
+    made = grouped_config(dense, 'fixed', 'detector', [dict(type='GroupShrinkHook')])
+    assert [hook['type'] for hook in made.custom_hooks] == ['NumClassCheckHook', 'GroupShrinkHook']
+
+
+def test_the_half_of_a_separable_convolution_that_can_be_is_grouped():
+    dense = Config.fromfile(CONFIGS / 'retinanet/retinanet_mbv2_fpn_1x_coco.py')
+    made = grouped_config(dense, 'flgc', 'detector', [])
+    assert made.model.neck.conv_cfg.type == 'SeparableConv2d'
+    assert made.model.neck.conv_cfg.pointwise_cfg.type == 'FLGCConv2d'
+    assert made.model.bbox_head.pred_cfg == made.model.neck.conv_cfg
+
+
+@pytest.mark.parametrize(('optimizer', 'weight'), [('SGD', 30.0), ('AdamW', 5.0)])
+def test_the_budgets_weight_goes_by_the_optimizer(dense, optimizer, weight):
+    dense.optim_wrapper.optimizer.type = optimizer
+    (hook,) = schedule(dense, 'msgc', 0.4, 'detector')
+    assert hook['weight'] == weight
+    assert hook['target'] == 0.4
