@@ -10,7 +10,9 @@ load_from = 'data/grouped/retinanet_flgc-mbv2/grouped.pth'
 model = dict(
     backbone=_base_.mobilenet,
     neck=dict(conv_cfg=_base_.separable_cfg),
-    bbox_head=dict(type='GroupedRetinaHead', conv_cfg=_base_.separable_cfg, pred_cfg=_base_.separable_cfg),
+    bbox_head=dict(
+        type='GroupedRetinaHead', conv_cfg=_base_.separable_cfg, pred_cfg=_base_.separable_cfg
+    ),
 )
 optim_wrapper = dict(optimizer=dict(lr=0.005), paramwise_cfg=_base_.method_paramwise)
 custom_hooks = [

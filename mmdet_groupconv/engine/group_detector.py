@@ -14,18 +14,21 @@ from ..checkpoints import check_fit, trimmed_keys
 from ..grouping import (
     Groups,
     LayerPlan,
+    MeasuredLoss,
     Plan,
     Spaces,
     compare_orders,
     find_spaces,
     magnitude_importance,
+    mean_loss,
+    output_change,
     plan_groups,
     start_gates,
     start_groups,
     taylor_importance,
     why_dense,
 )
-from ..layers import GroupedLayer
+from ..layers import GroupedLayer, StaticGrouping
 from .calibration import forward_passes, training_images, training_losses
 from .grouped_config import BY_IMAGE, MOST_GROUPS, grouped_config, schedule
 from .launch import build_model
@@ -33,6 +36,7 @@ from .self_grouping import self_group_model, sgc_layers
 
 _SMALL = 128  # pixels; enough to see which layer reads which
 _ROUNDS = 5
+_MEASURED_ON = 4  # images: each layer's loss is measured for several numbers of groups
 _TOLERANCE = 0.003
 
 
@@ -83,8 +87,9 @@ def group_detector(
     model.load_state_dict(state, strict=False)
     importance = _importance(cfg, dense, _grouped_layers(model), settings)
     macs = {row.name: row.original for row in before.layers}
+    loss = _measured_loss(cfg, model, importance, settings)
     for _ in range(_ROUNDS):
-        plans, orders = _choose(dense, model, importance, macs, budget, settings)
+        plans, orders = _choose(dense, model, importance, macs, budget, loss, settings)
         plan = _plan(settings, before, count_macs(model, settings.input_size), plans)
         short = settings.macs - plan.reached
         if short <= _TOLERANCE:
@@ -171,6 +176,21 @@ def _importance(
     return magnitude_importance(dense, names, forward_passes(dense, batches))
 
 
+def _measured_loss(
+    cfg: Config, model: nn.Module, importance: dict[str, np.ndarray], settings: Settings
+) -> MeasuredLoss:
+    """Of the grouped model's static layers, on a few of the images."""
+    static = {name for name, m in model.named_modules() if isinstance(m, StaticGrouping)}
+    number = min(settings.images, _MEASURED_ON)
+    if settings.folder is None:
+        batches = list(training_images(cfg, number, settings.seed))
+        evaluate = mean_loss(lambda: training_losses(model, batches))
+    else:
+        paths = image_paths(settings.folder)[:number]
+        evaluate = output_change(forward_passes(model, image_batches(cfg, paths)))
+    return MeasuredLoss(model, static & importance.keys(), evaluate)
+
+
 def _spaces(dense: nn.Module) -> Spaces:
     image = next(dense.parameters()).new_zeros(1, 3, _SMALL, _SMALL)
     run = forward_detector if isinstance(dense, BaseDetector) else nn.Module.__call__
@@ -183,6 +203,7 @@ def _choose(
     importance: dict[str, np.ndarray],
     macs: dict[str, float],
     budget: float,
+    loss: MeasuredLoss,
     settings: Settings,
 ) -> tuple[dict[str, LayerPlan], dict[str, float]]:
     """Put the best groups for the budget into the model's layers.
@@ -199,7 +220,7 @@ def _choose(
         return plans, {}
     spaces = _spaces(dense)
     sizes = settings.align, MOST_GROUPS, settings.seed
-    chosen = plan_groups(importance, spaces, macs, budget, sgc_layers(model), *sizes)
+    chosen = plan_groups(importance, spaces, macs, budget, loss, sgc_layers(model), *sizes)
     start_groups(model, chosen)
     for name, groups in chosen.items():
         if groups is not None:

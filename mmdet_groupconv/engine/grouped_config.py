@@ -146,7 +146,7 @@ def schedule(cfg: Config, method: str, macs: float, scope: str) -> list[dict]:
 
     Down within the first quarter or half of the run, so that the rest mends it.
     """
-    shrink = dict(type='GroupShrinkHook', stop=0.25)
+    shrink = dict(type='GroupShrinkHook', stop=0.15)
     if method not in BY_IMAGE:
         return [shrink]
     by_image = dict(type='DGCScheduleHook', start=0.0, stop=0.5)

@@ -9,6 +9,7 @@ from .importance import magnitude_importance, taylor_importance
 from .plan import LayerPlan, Plan
 from .planning import plan_groups
 from .regular import Groups, free_spaces, shuffled_spaces, why_dense
+from .sensitivity import MeasuredLoss, mean_loss, output_change
 from .spaces import Ends, Spaces, find_spaces
 from .starts import mask_generators, start_gates, start_groups
 
@@ -18,6 +19,7 @@ __all__ = [
     'Ends',
     'Groups',
     'LayerPlan',
+    'MeasuredLoss',
     'Orders',
     'Plan',
     'Spaces',
@@ -28,6 +30,8 @@ __all__ = [
     'free_spaces',
     'magnitude_importance',
     'mask_generators',
+    'mean_loss',
+    'output_change',
     'plan_groups',
     'regular_clusters',
     'shuffled_spaces',

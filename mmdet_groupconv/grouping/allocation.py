@@ -1,6 +1,5 @@
 """How much each layer keeps, so that a whole network meets its MACs at the least loss."""
 
-import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -15,16 +14,6 @@ class Choice(NamedTuple):
 
     macs: float
     loss: float
-
-
-def loss(kept: float) -> float:
-    """The estimated loss of a layer that keeps a share of its importance: ``-log(kept)``.
-
-    So a network's is the product of what its layers keep, as a signal passes one after another.
-    Sums of what is cut, in the loss's own units, would compare layers whose connections are cut
-    alone: those of a backbone act together, and more than half of it would go first.
-    """
-    return -math.log(max(kept, TINY))
 
 
 def allocate(options: dict[str, Sequence[Choice]], macs: float) -> dict[str, int]:

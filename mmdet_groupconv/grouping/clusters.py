@@ -12,7 +12,7 @@ from scipy.optimize import linear_sum_assignment
 from .allocation import TINY
 
 _ROUNDS = 20
-_MOST_OPTIONS = 16
+_MOST_OPTIONS = 8
 
 
 class Clusters(NamedTuple):
@@ -29,6 +29,11 @@ class Clusters(NamedTuple):
     def number(self) -> int:
         """How many there are."""
         return len(self.reads)
+
+    @property
+    def share(self) -> float:
+        """Of the dense layer's work."""
+        return float(self.reads[0].mean())
 
     @property
     def mask(self) -> np.ndarray:
@@ -67,7 +72,7 @@ def regular_clusters(importance: np.ndarray, groups: int, channels: int, seed: i
 def cluster_options(
     importance: np.ndarray, align: int = 16, groups: int = 4, seed: int = 0
 ) -> list[Clusters]:
-    """A layer's clusters for some numbers of channels that each reads, at most 16, fewest first.
+    """A layer's clusters for about 8 numbers of channels that each reads, fewest first.
 
     importance: ``[K, C]``. groups: halved until a cluster has a multiple of `align` filters; with
     fewer than two, or channels that are no multiple of `align`, there is none.

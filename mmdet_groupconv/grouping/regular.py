@@ -21,6 +21,11 @@ class Groups(NamedTuple):
     filters: np.ndarray
     kept: float
 
+    @property
+    def share(self) -> float:
+        """Of the dense layer's work."""
+        return 1 / self.number
+
 
 def most_groups(channels: int, align: int, most: int) -> int:
     """The highest power of two, up to `most`, of groups of a multiple of `align` channels."""

@@ -31,7 +31,7 @@ def test_options_are_multiples_of_align_and_keep_more_and_more():
 
 
 def test_wide_layers_have_few_options():
-    assert len(cluster_options(np.ones((8, 512)), align=4, groups=2)) == 15
+    assert len(cluster_options(np.ones((8, 512)), align=4, groups=2)) == 7
 
 
 @pytest.mark.parametrize('shape', [(9, 16), (16, 9)])

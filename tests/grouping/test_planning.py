@@ -19,6 +19,11 @@ BLOCKS = Spaces(
 )
 
 
+def cut(importance):
+    """A loss that is what is cut of a layer's importance."""
+    return lambda name, groups: (1 - groups.kept) * importance[name].sum()
+
+
 def test_meets_the_budget_with_powers_of_two_where_least_is_lost():
     rng = np.random.default_rng(0)
     names = ['a.conv1', 'a.conv2', 'b.conv1', 'b.conv2']
@@ -26,7 +31,7 @@ def test_meets_the_budget_with_powers_of_two_where_least_is_lost():
     block = np.arange(32) // 8
     importance['b.conv2'] = 1.0 * (block[:, None] == block)  # loses nothing in four groups
     macs = dict.fromkeys(names, 100.0)
-    plan = plan_groups(importance, BLOCKS, macs, budget=250.0, align=4)
+    plan = plan_groups(importance, BLOCKS, macs, 250.0, cut(importance), align=4)
     numbers = {name: groups.number if groups else 1 for name, groups in plan.items()}
     assert set(numbers.values()) <= {1, 2, 4, 8}
     assert 200 < sum(macs[name] / numbers[name] for name in names) <= 251
@@ -43,7 +48,7 @@ def test_clusters_and_groups_share_a_budget():
     importance = {'a.conv1': rng.random((32, 32)), 'fc': rng.random((32, 64))}
     spaces = BLOCKS._replace(layers={**BLOCKS.layers, 'fc': Ends(None, 3)})
     macs = {'a.conv1': 100.0, 'fc': 100.0}
-    plan = plan_groups(importance, spaces, macs, 100.0, clustered=['fc'], align=4)
+    plan = plan_groups(importance, spaces, macs, 100.0, cut(importance), clustered=['fc'], align=4)
     assert isinstance(plan['fc'], Clusters)
     done = macs['fc'] * plan['fc'].mask.mean() + macs['a.conv1'] / plan['a.conv1'].number
     assert 85 < done <= 101
@@ -52,7 +57,7 @@ def test_clusters_and_groups_share_a_budget():
 def test_what_can_not_be_grouped_stays_dense():
     spaces = Spaces({'a': Ends(0, 1), 'odd': Ends(1, 2)}, {0: 32, 1: 32, 2: 27}, set())
     importance = {'a': np.ones((32, 32)), 'odd': np.ones((27, 32))}
-    plan = plan_groups(importance, spaces, dict(a=100.0, odd=10.0), 60.0, align=4)
+    plan = plan_groups(importance, spaces, dict(a=100.0, odd=10.0), 60.0, cut(importance), align=4)
     assert plan['odd'] is None
     assert plan['a'].number == 2
 
@@ -60,4 +65,4 @@ def test_what_can_not_be_grouped_stays_dense():
 def test_a_budget_that_can_not_be_met_is_refused():
     importance = {'a.conv1': np.ones((32, 32))}
     with pytest.raises(ValueError, match='can not be met'):
-        plan_groups(importance, BLOCKS, {'a.conv1': 100.0}, budget=10.0, align=4)
+        plan_groups(importance, BLOCKS, {'a.conv1': 100.0}, 10.0, cut(importance), align=4)

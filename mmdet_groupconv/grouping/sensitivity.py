@@ -1,0 +1,83 @@
+"""What grouping one layer costs a trained network, measured on images before any fine-tuning."""
+
+from collections.abc import Callable, Iterable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from .clusters import Clusters
+from .regular import Groups
+from .starts import start_groups
+
+
+class MeasuredLoss:
+    """The rise of a network's loss where one layer alone is grouped, by layer and kind of groups.
+
+    A backbone bears groups that a detector's head doesn't: sums of what each layer cuts of its own
+    importance would not tell. Measured once for each layer and number of groups, whichever the
+    order of its channels.
+
+    network: grouped layers in the place of the dense ones, which it is left as. evaluate: its loss
+    on some images, always the same.
+    """
+
+    def __init__(
+        self, network: nn.Module, layers: Iterable[str], evaluate: Callable[[], float]
+    ) -> None:
+        self.network = network
+        self.evaluate = evaluate
+        start_groups(network, dict.fromkeys(layers))
+        self.dense = evaluate()
+        self._known: dict[tuple[str, float], float] = {}
+
+    def __call__(self, name: str, groups: Groups | Clusters) -> float:
+        """The rise, 0 or more."""
+        key = name, groups.share
+        if key not in self._known:
+            start_groups(self.network, {name: groups})
+            self._known[key] = max(self.evaluate() - self.dense, 0.0)
+            start_groups(self.network, {name: None})
+        return self._known[key]
+
+
+def mean_loss(losses: Callable[[], Iterator[Tensor]]) -> Callable[[], float]:
+    """losses: what makes the scalars of all images anew."""
+
+    @torch.no_grad()
+    def evaluate() -> float:
+        values = [float(loss) for loss in losses()]
+        return sum(values) / len(values)
+
+    return evaluate
+
+
+def output_change(forwards: Iterable[Callable[[], object]]) -> Callable[[], float]:
+    """How far a network's outputs are from those of the first call, squared, relative to their
+    size: for images without labels.
+
+    forwards: each runs the network on an image; tensors may be nested in what it returns.
+    """
+    forwards = list(forwards)
+    first: list[list[Tensor]] = []
+
+    @torch.no_grad()
+    def evaluate() -> float:
+        outputs = [list(_tensors(run())) for run in forwards]
+        if not first:
+            first.extend(outputs)
+        changes = [
+            float((x - y).square().mean() / y.square().mean().clamp(min=1e-12))
+            for new, old in zip(outputs, first, strict=True)
+            for x, y in zip(new, old, strict=True)
+        ]
+        return sum(changes) / len(changes)
+
+    return evaluate
+
+
+def _tensors(output: object) -> Iterator[Tensor]:
+    if isinstance(output, Tensor):
+        yield output
+    elif isinstance(output, list | tuple):
+        for item in output:
+            yield from _tensors(item)

@@ -1,0 +1,68 @@
+"""What grouping one layer costs, measured."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from mmdet_groupconv.grouping import Groups, MeasuredLoss, mean_loss, output_change
+from mmdet_groupconv.layers import FixedGroupConv2d
+
+HALVES = Groups(2, np.arange(4) // 2, np.arange(4) // 2, 0.5)
+
+
+@pytest.fixture
+def network():
+    return nn.Sequential(*(FixedGroupConv2d(4, 4, 1, groups=2) for _ in range(2))).double()
+
+
+def test_is_the_rise_of_the_loss_with_one_layer_grouped(network):
+    x = torch.randn(1, 4, 3, 3, dtype=torch.float64)
+    loss = MeasuredLoss(network, ['0', '1'], lambda: float(network(x).square().sum()))
+    y = x
+    for number, layer in enumerate(network):
+        weight = layer.weight.detach().clone()
+        if number == 1:
+            mask = torch.block_diag(torch.ones(2, 2), torch.ones(2, 2)).double()
+            weight = weight * mask[..., None, None]
+        y = nn.functional.conv2d(y, weight, layer.bias)
+    expected = float(y.square().sum()) - loss.dense
+    assert loss('1', HALVES) == pytest.approx(max(expected, 0))
+
+
+def test_leaves_the_network_dense(network):
+    x = torch.randn(1, 4, 3, 3, dtype=torch.float64)
+    loss = MeasuredLoss(network, ['0', '1'], lambda: float(network(x).square().sum()))
+    before = network(x)
+    loss('0', HALVES)
+    assert torch.equal(network(x), before)
+    assert [layer.equal_groups for layer in network] == [1, 1]
+
+
+def test_measures_each_layer_and_number_of_groups_once(network):
+    calls = []
+    loss = MeasuredLoss(network, ['0', '1'], lambda: float(len(calls.append(None) or calls)))
+    first = loss('0', HALVES)
+    other_order = HALVES._replace(channels=HALVES.channels[::-1])
+    assert loss('0', other_order) == first
+    assert len(calls) == 2  # the dense network's and this one
+
+
+def test_a_fall_of_the_loss_counts_as_none(network):
+    values = iter([1.0, 0.5])
+    assert MeasuredLoss(network, ['0'], lambda: next(values))('0', HALVES) == 0
+
+
+def test_mean_loss_makes_the_losses_anew():
+    numbers = iter(range(10))
+    evaluate = mean_loss(lambda: (torch.tensor(float(next(numbers))) for _ in range(2)))
+    assert [evaluate(), evaluate()] == [0.5, 2.5]
+
+
+def test_output_change_is_relative_to_the_first_outputs():
+    scale = [1.0]
+    x = torch.tensor([3.0, 4.0])
+    evaluate = output_change([lambda: (x * scale[0], [x * scale[0] ** 2])])
+    assert evaluate() == 0
+    scale[0] = 2.0
+    assert evaluate() == pytest.approx((1 + 9) / 2)
