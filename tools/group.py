@@ -117,6 +117,8 @@ def main(argv: list[str] | None = None) -> int:
         if not args.no_distillation:
             teacher = osp.abspath(args.teacher or args.checkpoint)
             distillation = dict(config=osp.abspath(args.config), checkpoint=teacher)
+            if cfg.train_dataloader.dataset.type == 'ImageFiles':
+                distillation['labels'] = False
             done.config.custom_hooks.append(dict(type='DistillationHook', **distillation))
         write(done, Path(args.out), meta)
     print_plan(done.plan, f'{args.out}: {args.method}')

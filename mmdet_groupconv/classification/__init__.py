@@ -2,6 +2,7 @@
 
 from .accuracy import Accuracy
 from .classifier import ImageClassifier
+from .image_files import ImageFiles
 from .image_folder import ImageFolder, check_image_folder
 
-__all__ = ['Accuracy', 'ImageClassifier', 'ImageFolder', 'check_image_folder']
+__all__ = ['Accuracy', 'ImageClassifier', 'ImageFiles', 'ImageFolder', 'check_image_folder']

@@ -20,7 +20,7 @@ class ImageFolder(datasets.ImageFolder):
 
     def __init__(self, data_root: str, pipeline: list[dict]) -> None:
         check_image_folder(data_root)
-        super().__init__(data_root, v2.Compose([*map(_transform, pipeline), v2.PILToTensor()]))
+        super().__init__(data_root, transforms(pipeline))
         self.metainfo = dict(classes=tuple(self.classes))
 
     def __getitem__(self, index: int) -> dict[str, Tensor | int]:
@@ -46,6 +46,11 @@ def check_image_folder(data_root: str, num_classes: int | None = None) -> list[s
             f'num_classes={num_classes} of the model'
         )
     return classes
+
+
+def transforms(pipeline: list[dict]) -> v2.Compose:
+    """torchvision's ``transforms.v2`` by name, then to a uint8 tensor. Raises ValueError."""
+    return v2.Compose([*map(_transform, pipeline), v2.PILToTensor()])
 
 
 def _transform(cfg: dict) -> v2.Transform:

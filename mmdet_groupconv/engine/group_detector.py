@@ -1,5 +1,6 @@
 """A trained dense detector, grouped by a method for a budget of MACs."""
 
+from collections.abc import Iterator, Set
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,10 +46,10 @@ class Settings:
     """What is asked for.
 
     method: one of METHODS. macs: share of the scope's that is to be left. scope: 'backbone' or
-    'detector'. align: groups have multiples of so many channels and filters. importance: 'taylor'
-    or 'magnitude'. images: how many training images judge the connections. folder: of images
-    without labels to judge them by in their place, by magnitude. input_size: (height, width) that
-    MACs are counted for.
+    'detector'. align: groups have multiples of so many channels and filters. importance: 'taylor',
+    or 'magnitude', which needs no labels. images: how many training images judge the connections.
+    folder: of images to judge them by in their place, by magnitude. input_size: (height, width)
+    that MACs are counted for.
     """
 
     method: str
@@ -60,6 +61,11 @@ class Settings:
     input_size: tuple[int, int]
     seed: int = 0
     folder: str | None = None
+
+    @property
+    def labelled(self) -> bool:
+        """Whether labels judge: else the change of outputs does."""
+        return self.importance == 'taylor' and self.folder is None
 
 
 @dataclass
@@ -87,7 +93,7 @@ def group_detector(
     model.load_state_dict(state, strict=False)
     importance = _importance(cfg, dense, _grouped_layers(model), settings)
     macs = {row.name: row.original for row in before.layers}
-    loss = _measured_loss(cfg, model, importance, settings)
+    loss = _measured_loss(cfg, model, importance.keys(), settings)
     for _ in range(_ROUNDS):
         plans, orders = _choose(dense, model, importance, macs, budget, loss, settings)
         plan = _plan(settings, before, count_macs(model, settings.input_size), plans)
@@ -167,28 +173,29 @@ def _of_scope(report: MacReport, scope: str) -> MacReport:
 def _importance(
     cfg: Config, dense: nn.Module, names: list[str], settings: Settings
 ) -> dict[str, np.ndarray]:
-    if settings.folder is not None:
-        batches = image_batches(cfg, image_paths(settings.folder)[: settings.images])
-        return magnitude_importance(dense, names, forward_passes(dense, batches))
-    batches = training_images(cfg, settings.images, settings.seed)
-    if settings.importance == 'taylor':
+    batches = _images(cfg, settings, settings.images)
+    if settings.labelled:
         return taylor_importance(dense, names, training_losses(dense, batches))
     return magnitude_importance(dense, names, forward_passes(dense, batches))
 
 
 def _measured_loss(
-    cfg: Config, model: nn.Module, importance: dict[str, np.ndarray], settings: Settings
+    cfg: Config, model: nn.Module, layers: Set[str], settings: Settings
 ) -> MeasuredLoss:
     """Of the grouped model's static layers, on a few of the images."""
-    static = {name for name, m in model.named_modules() if isinstance(m, StaticGrouping)}
-    number = min(settings.images, _MEASURED_ON)
-    if settings.folder is None:
-        batches = list(training_images(cfg, number, settings.seed))
+    batches = list(_images(cfg, settings, min(settings.images, _MEASURED_ON)))
+    if settings.labelled:
         evaluate = mean_loss(lambda: training_losses(model, batches))
     else:
-        paths = image_paths(settings.folder)[:number]
-        evaluate = output_change(forward_passes(model, image_batches(cfg, paths)))
-    return MeasuredLoss(model, static & importance.keys(), evaluate)
+        evaluate = output_change(forward_passes(model, batches))
+    static = {name for name, m in model.named_modules() if isinstance(m, StaticGrouping)}
+    return MeasuredLoss(model, static & layers, evaluate)
+
+
+def _images(cfg: Config, settings: Settings, number: int) -> Iterator[dict]:
+    if settings.folder is None:
+        return training_images(cfg, number, settings.seed)
+    return image_batches(cfg, image_paths(settings.folder)[:number])
 
 
 def _spaces(dense: nn.Module) -> Spaces:
