@@ -1,6 +1,7 @@
 """tools/group.py on a small dense detector, and the fine-tuning that it prepares."""
 
 import json
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ from mmengine.config import Config
 
 from mmdet_groupconv.checkpoints import read_checkpoint, read_state_dict
 from mmdet_groupconv.engine.launch import build_model
+from mmdet_groupconv.inference import compact
 from mmdet_groupconv.layers import FixedGroupConv2d, GroupedLayer, MaskGenerator
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -216,3 +218,14 @@ def test_another_backbone_is_refused(main, folder, tmp_path, capsys):
         capsys.readouterr().err
     )
     assert not out.exists()
+
+
+@pytest.mark.parametrize('method', METHODS)
+def test_compact_inference_equals_eager(grouped, method):
+    model = load(grouped(method))
+    image = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        expected = model(image, mode='tensor')
+        found = compact(model)(image, mode='tensor')
+    for one, other in zip(chain(*expected), chain(*found), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
