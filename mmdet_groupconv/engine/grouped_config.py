@@ -34,7 +34,6 @@ _RATES = dict(
     msgc=dict(maskgen=5.0, attgen=5.0),
     dgc=dict(saliency=1.0),
 )
-_FINE_TUNING = 0.5  # of the learning rate that the dense detector was trained with
 
 
 def grouped_config(
@@ -131,9 +130,14 @@ def _with_our_imports(imports: dict | None) -> dict:
     return dict(imports=names, allow_failed_imports=False)
 
 
+def halve_rate(cfg: Config) -> None:
+    """The learning rate of a fine-tuning: half of that of the dense detector's training."""
+    cfg.optim_wrapper.optimizer.lr *= 0.5
+
+
 def _fine_tune(cfg: Config, method: str) -> None:
+    halve_rate(cfg)
     wrapper = cfg.optim_wrapper
-    wrapper.optimizer.lr = wrapper.optimizer.lr * _FINE_TUNING
     rates = {k: dict(lr_mult=v, decay_mult=0.0) for k, v in _RATES.get(method, {}).items()}
     if rates:
         paramwise = dict(wrapper.get('paramwise_cfg') or {})

@@ -1,0 +1,122 @@
+"""What channel pruning gives for the same MACs: by torch-pruning, with the same fine-tuning.
+
+To set beside tools/group.py. Needs ``pip install torch-pruning``, which nothing else here does.
+"""
+
+import argparse
+import json
+import os.path as osp
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from mmengine.device import get_device
+from mmengine.model import BaseModule
+from torch import Tensor, nn
+
+from mmdet_groupconv.analysis import count_macs
+from mmdet_groupconv.checkpoints import check_fit, read_state_dict, whole_file
+from mmdet_groupconv.engine.calibration import training_images, training_losses
+from mmdet_groupconv.engine.errors import run_errors, user_errors
+from mmdet_groupconv.engine.grouped_config import halve_rate
+from mmdet_groupconv.engine.launch import build_model, build_runner, drop_mac_hooks, load_config
+from mmdet_groupconv.engine.options import add_config_options, add_run_options
+
+_STEPS = 400  # so many at most, each prunes a little of what is left
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__)
+    add_config_options(parser)
+    parser.add_argument('checkpoint', help='weights of the dense detector')
+    parser.add_argument('--macs', type=float, default=0.5, help='share of the MACs to be left')
+    parser.add_argument('--calibrate', type=int, default=64, metavar='IMAGES', help='to judge by')
+    parser.add_argument('--round-to', type=int, default=16, help='channels in multiples of')
+    parser.add_argument('--no-distillation', action='store_true')
+    parser.add_argument('--amp', action='store_true')
+    parser.add_argument('--shape', type=int, nargs=2, default=(800, 1344), metavar=('H', 'W'))
+    add_run_options(parser)
+    return parser.parse_args(argv)
+
+
+def prune(model: nn.Module, losses: Iterator[Tensor], args: argparse.Namespace) -> float:
+    """Take whole channels out of a detector until `args.macs` of its MACs are left.
+
+    By the first-order Taylor importance of coupled channels, over all layers; what predicts keeps
+    its outputs. Returns the share that is left.
+    """
+    import torch_pruning as tp
+
+    shape = tuple(args.shape)
+    dense = count_macs(model, shape).macs
+    predicting = [
+        module
+        for name, module in model.named_modules()
+        if name.split('.')[-1]
+        in ('retina_cls', 'retina_reg', 'rpn_cls', 'rpn_reg', 'fc_cls', 'fc_reg')
+    ]
+    model.zero_grad()
+    for loss in losses:
+        loss.backward()
+    pruner = tp.pruner.BasePruner(
+        model.eval(),
+        torch.zeros(1, 3, 128, 128),
+        importance=tp.importance.GroupTaylorImportance(),
+        global_pruning=True,
+        pruning_ratio=0.95,
+        max_pruning_ratio=0.9,
+        iterative_steps=_STEPS,
+        ignored_layers=predicting,
+        round_to=args.round_to,
+        forward_fn=lambda model, x: model(x, mode='tensor'),
+    )
+    left = 1.0
+    for _ in range(_STEPS):
+        if left <= args.macs:
+            break
+        pruner.step()
+        left = count_macs(model, shape).macs / dense
+    model.zero_grad()
+    return left
+
+
+def keep_weights(model: nn.Module) -> None:
+    """A runner initialises what says that it wasn't yet."""
+    for module in model.modules():
+        if isinstance(module, BaseModule):
+            module.is_init = True
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_args(argv)
+    with user_errors():
+        cfg = load_config(args)
+        state, model = read_state_dict(args.checkpoint), build_model(cfg)
+        check_fit(model, state, args.checkpoint)
+        model.load_state_dict(state)
+        left = prune(model, training_losses(model, training_images(cfg, args.calibrate)), args)
+        print(f'{left:.3f} of the MACs are left')
+        drop_mac_hooks(cfg)
+        if not args.no_distillation:  # its neck has other channels
+            teacher = dict(config=osp.abspath(args.config), checkpoint=osp.abspath(args.checkpoint))
+            cfg.custom_hooks.append(dict(type='DistillationHook', **teacher, neck=0.0))
+        halve_rate(cfg)
+        if args.amp:
+            cpu = get_device() == 'cpu'
+            cfg.optim_wrapper.type = 'CPUAmpOptimWrapper' if cpu else 'AmpOptimWrapper'
+        runner = build_runner(cfg, ('train', 'val'))
+        keep_weights(model)
+        runner.model = runner.wrap_model(cfg.get('model_wrapper_cfg'), model)
+    with run_errors():
+        runner.train()
+    with whole_file(Path(cfg.work_dir) / 'pruned.pt') as path:
+        torch.save(model, path)  # its shapes are in no config
+    scores = {k: v for k, v in runner.message_hub.runtime_info.items() if isinstance(v, float)}
+    with whole_file(Path(cfg.work_dir) / 'pruning.json') as path:
+        path.write_text(json.dumps(dict(macs=left, **scores)))
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
