@@ -60,7 +60,7 @@ class FixedGroupResNet(ConvMethodResNet):
 class FLGCResNet(ConvMethodResNet):
     """Fully learnable group convolution (arXiv 1904.00346) in the blocks; shortcuts stay dense.
 
-    groups: 1 ... the narrowest convolution's channels.
+    groups: a convolution with fewer channels stays dense.
     """
 
     def __init__(self, depth: int, *, groups: int = 4, **kwargs) -> None:
@@ -107,7 +107,7 @@ class FixedGroupMobileNetV2(ConvMethodMobileNetV2):
 class FLGCMobileNetV2(ConvMethodMobileNetV2):
     """Fully learnable group convolution (arXiv 1904.00346) in the 1x1 convolutions.
 
-    groups: 1 ... the narrowest convolution's channels.
+    groups: a convolution with fewer channels stays dense.
     """
 
     def __init__(self, *, groups: int = 4, **kwargs) -> None:

@@ -29,13 +29,13 @@ def start_gates(network: nn.Module, importance: dict[str, np.ndarray]) -> None:
     """
     for name, generator in mask_generators(network).items():
         if name in importance:
-            heads = np.array_split(importance[name], generator.heads)  # contiguous
-            generator.start_from_importance(_by_head(heads))
+            filters = np.arange(len(importance[name]))
+            contiguous = filters * generator.heads // len(filters)
+            generator.start_from_importance(_by_head(importance[name], contiguous))
     for name, layer in network.named_modules():
         if isinstance(layer, DGCConv2d) and name in importance:
-            number = layer.saliency.heads
-            heads = [importance[name][head::number] for head in range(number)]  # interleaved
-            layer.start_from_importance(_by_head(heads))
+            interleaved = layer.assign.cpu().numpy()
+            layer.start_from_importance(_by_head(importance[name], interleaved))
 
 
 def mask_generators(network: nn.Module) -> dict[str, MaskGenerator]:
@@ -47,5 +47,7 @@ def mask_generators(network: nn.Module) -> dict[str, MaskGenerator]:
     return found
 
 
-def _by_head(heads: list[np.ndarray]) -> torch.Tensor:
-    return torch.from_numpy(np.stack([rows.sum(axis=0) for rows in heads]))
+def _by_head(importance: np.ndarray, assign: np.ndarray) -> torch.Tensor:
+    """Sums over the filters of each head: ``[K, C]`` and ``[K]`` -> ``[heads, C]``."""
+    heads = np.eye(assign.max() + 1)[assign]  # [K, heads]
+    return torch.from_numpy(heads.T @ importance)

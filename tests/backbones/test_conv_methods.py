@@ -45,7 +45,9 @@ VARIANTS = {
     },
 }
 # What the methods add to the parents' keys.
-GROUPING = re.compile(r'\.(norm\..*|saliency\..*|inactive|channel_logits|filter_logits|mask)$')
+GROUPING = re.compile(
+    r'\.(norm\..*|saliency\..*|inactive|(channel|filter)_(logits|groups)|mask)$'
+)
 EVERY = pytest.mark.parametrize('name', RESNETS + MOBILENETS)
 
 
@@ -232,8 +234,9 @@ def test_small_layers_stay_dense_and_say_why():
     }
 
 
-def test_plain_groups_leave_narrow_stages_dense():
-    reasons = dense_layers(make('FixedGroupResNet', groups=32))
+@pytest.mark.parametrize('name', ['FixedGroupResNet', 'FLGCResNet'])
+def test_groups_leave_narrow_stages_dense(name):
+    reasons = dense_layers(make(name, groups=32))
     assert reasons['layer1.0.conv1'] == '16 -> 16 channels for 32 groups'
     assert 'layer2.0.conv2' not in reasons
 
@@ -250,8 +253,7 @@ def test_flgc_takes_any_number_of_groups(name, groups):
 @pytest.mark.parametrize(
     ('name', 'arguments', 'error', 'message'),
     [
-        ('FLGCResNet', dict(groups=17), ValueError, 'groups=17 of FLGCConv2d with 16 -> 16'),
-        ('FLGCMobileNetV2', dict(groups=9), ValueError, 'groups=9 of FLGCConv2d with 8 -> 8'),
+        ('FLGCMobileNetV2', dict(groups=-1), ValueError, 'groups=-1'),
         ('FLGCResNet', dict(groups=0), ValueError, 'groups=0'),
         ('SGCMobileNetV2', dict(groups=0), ValueError, 'groups=0 of SGCConv2d'),
         ('FixedGroupResNet', dict(groups=2.5), ValueError, 'groups=2.5'),

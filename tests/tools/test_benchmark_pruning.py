@@ -22,7 +22,8 @@ def test_takes_channels_out_until_the_share_is_left_and_keeps_the_outputs_shapes
     model = build_model(cfg).eval()
     image = torch.rand(1, 3, 64, 64)
     before, shapes = count_macs(model, (64, 64)).macs, [x.shape for x in model(image)[0]]
-    losses = (sum(x.square().sum() for x in maps) for maps in [model(image)[0]])
+    outputs = [x for maps in model(image) for x in maps]
+    losses = iter([sum(x.square().sum() for x in outputs)])
     args = Namespace(macs=0.6, shape=(64, 64), round_to=4)
     left = tool('benchmark_pruning').prune(model, losses, args)
     assert 0.4 < left <= 0.6
