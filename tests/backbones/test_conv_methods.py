@@ -15,13 +15,14 @@ from mmdet_groupconv.classification import ImageClassifier
 from mmdet_groupconv.layers import DGCConv2d, FLGCConv2d, GroupedConv2d, SGCConv2d
 
 RESNETS = ['DGCResNet', 'FLGCResNet', 'FixedGroupResNet', 'SGCResNet']
-MOBILENETS = ['DGCMobileNetV2', 'FLGCMobileNetV2', 'SGCMobileNetV2']
+MOBILENETS = ['DGCMobileNetV2', 'FLGCMobileNetV2', 'FixedGroupMobileNetV2', 'SGCMobileNetV2']
 # Methods that group nothing with these arguments.
 OPEN = {
     'FLGCResNet': dict(groups=1),
     'FixedGroupResNet': dict(groups=1),
     'SGCResNet': {},
     'FLGCMobileNetV2': dict(groups=1),
+    'FixedGroupMobileNetV2': dict(groups=1),
     'SGCMobileNetV2': {},
 }
 VARIANTS = {
