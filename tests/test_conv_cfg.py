@@ -234,8 +234,8 @@ def test_unknown_argument_of_a_linear_layer_names_it():
 
 
 def test_value_out_of_range_names_the_layer():
-    with pytest.raises(ValueError, match='groups=9 of FLGCConv2d with 8 -> 8 channels'):
-        build_conv_layer(dict(type='FLGCConv2d', groups=9), 8, 8, 3)
+    with pytest.raises(ValueError, match='groups=0 of FLGCConv2d, expected an integer of 1 or'):
+        build_conv_layer(dict(type='FLGCConv2d', groups=0), 8, 8, 3)
 
 
 @pytest.mark.parametrize('cfg', [None, dict(type='Conv2d'), dict(type='Conv')], ids=str)
