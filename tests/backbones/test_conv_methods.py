@@ -46,9 +46,7 @@ VARIANTS = {
     },
 }
 # What the methods add to the parents' keys.
-GROUPING = re.compile(
-    r'\.(norm\..*|saliency\..*|inactive|(channel|filter)_(logits|groups)|mask)$'
-)
+GROUPING = re.compile(r'\.(norm\..*|saliency\..*|inactive|(channel|filter)_(logits|groups)|mask)$')
 EVERY = pytest.mark.parametrize('name', RESNETS + MOBILENETS)
 
 
