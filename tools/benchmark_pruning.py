@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from mmengine.device import get_device
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
@@ -20,7 +19,13 @@ from mmdet_groupconv.checkpoints import check_fit, read_state_dict, whole_file
 from mmdet_groupconv.engine.calibration import training_images, training_losses
 from mmdet_groupconv.engine.errors import run_errors, user_errors
 from mmdet_groupconv.engine.grouped_config import halve_rate
-from mmdet_groupconv.engine.launch import build_model, build_runner, drop_mac_hooks, load_config
+from mmdet_groupconv.engine.launch import (
+    build_model,
+    build_runner,
+    drop_mac_hooks,
+    load_config,
+    use_amp,
+)
 from mmdet_groupconv.engine.options import add_config_options, add_run_options
 
 _STEPS = 400  # so many at most, each prunes a little of what is left
@@ -103,8 +108,7 @@ def main(argv: list[str] | None = None) -> int:
             cfg.custom_hooks.append(dict(type='DistillationHook', **teacher, neck=0.0))
         halve_rate(cfg)
         if args.amp:
-            cpu = get_device() == 'cpu'
-            cfg.optim_wrapper.type = 'CPUAmpOptimWrapper' if cpu else 'AmpOptimWrapper'
+            use_amp(cfg)
         runner = build_runner(cfg, ('train', 'val'))
         keep_weights(model)
         runner.model = runner.wrap_model(cfg.get('model_wrapper_cfg'), model)

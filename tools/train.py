@@ -4,10 +4,9 @@ import argparse
 import sys
 
 from mmengine.config import Config
-from mmengine.device import get_device
 
 from mmdet_groupconv.engine.errors import run_errors, user_errors
-from mmdet_groupconv.engine.launch import build_runner, load_config
+from mmdet_groupconv.engine.launch import build_runner, load_config, use_amp
 from mmdet_groupconv.engine.options import add_config_options, add_run_options
 
 
@@ -35,13 +34,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 def configure(args: argparse.Namespace) -> Config:
     cfg = load_config(args)
     if args.amp:
-        if get_device() == 'cpu':
-            cfg.optim_wrapper.type = 'CPUAmpOptimWrapper'
-            for name in ('loss_scale', 'dtype'):  # AmpOptimWrapper's, for GPUs
-                cfg.optim_wrapper.pop(name, None)
-        else:
-            cfg.optim_wrapper.type = 'AmpOptimWrapper'
-            cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
+        use_amp(cfg)
     if args.auto_scale_lr:
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
             raise ValueError('--auto-scale-lr: the config has no auto_scale_lr.base_batch_size')

@@ -13,6 +13,7 @@ from ..analysis.images import image_batches, image_paths
 from ..analysis.macs import MacReport, count_macs
 from ..checkpoints import check_fit, trimmed_keys
 from ..grouping import (
+    Clusters,
     Groups,
     LayerPlan,
     MeasuredLoss,
@@ -94,15 +95,17 @@ def group_detector(
     importance = _importance(cfg, dense, _grouped_layers(model), settings)
     macs = {row.name: row.original for row in before.layers}
     loss = _measured_loss(cfg, model, importance.keys(), settings)
+    spaces = _spaces(dense)
     for _ in range(_ROUNDS):
-        plans, orders = _choose(dense, model, importance, macs, budget, loss, settings)
+        plans, chosen = _choose(spaces, model, importance, macs, budget, loss, settings)
         plan = _plan(settings, before, count_macs(model, settings.input_size), plans)
         short = settings.macs - plan.reached
         if short <= _TOLERANCE:
             break
         # Channels that nobody reads any more save their filters, too.
         budget += short * _of_scope(before, settings.scope).original
-    plan.orders = orders
+    disjoint = {name: groups for name, groups in chosen.items() if isinstance(groups, Groups)}
+    plan.orders = compare_orders(importance, spaces, disjoint, settings.seed)
     return GroupedDetector(config, model, plan)
 
 
@@ -205,37 +208,36 @@ def _spaces(dense: nn.Module) -> Spaces:
 
 
 def _choose(
-    dense: nn.Module,
+    spaces: Spaces,
     model: nn.Module,
     importance: dict[str, np.ndarray],
     macs: dict[str, float],
     budget: float,
     loss: MeasuredLoss,
     settings: Settings,
-) -> tuple[dict[str, LayerPlan], dict[str, float]]:
+) -> tuple[dict[str, LayerPlan], dict[str, Groups | Clusters | None]]:
     """Put the best groups for the budget into the model's layers.
 
     Where gates decide by image, layers that none can (fully connected ones) have fixed groups all
     the same, and the gates start open.
     """
     plans = {name: LayerPlan(name, macs[name]) for name in importance}
+    clustered = sgc_layers(model)
     if settings.method in BY_IMAGE:
         start_gates(model, importance)
-        importance = {name: importance[name] for name in sgc_layers(model)}
+        importance = {name: importance[name] for name in clustered}
         budget = settings.macs * sum(macs[name] for name in importance)
     if not importance:
         return plans, {}
-    spaces = _spaces(dense)
     sizes = settings.align, MOST_GROUPS, settings.seed
-    chosen = plan_groups(importance, spaces, macs, budget, loss, sgc_layers(model), *sizes)
+    chosen = plan_groups(importance, spaces, macs, budget, loss, clustered, *sizes)
     start_groups(model, chosen)
     for name, groups in chosen.items():
         if groups is not None:
             plans[name].groups, plans[name].kept = groups.number, groups.kept
-        elif name not in sgc_layers(model):
+        elif name not in clustered:
             plans[name].why_dense = why_dense(spaces.layers[name], spaces, settings.align)
-    disjoint = {name: groups for name, groups in chosen.items() if isinstance(groups, Groups)}
-    return plans, compare_orders(importance, spaces, disjoint, settings.seed)
+    return plans, chosen
 
 
 def _plan(

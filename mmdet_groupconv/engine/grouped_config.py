@@ -16,7 +16,6 @@ from ..heads import GroupedRetinaHead, GroupedRPNHead, GroupedShared2FCBBoxHead
 from ..layers import SeparableConv2d
 from .mac_ratio_hook import MACRatioHook
 
-METHODS = ('fixed', 'flgc', 'sgc', 'msgc', 'dgc')
 BY_IMAGE = ('msgc', 'dgc')
 MOST_GROUPS = 16
 
@@ -27,6 +26,7 @@ _LAYERS = dict(
     msgc=dict(type='MSGCConv2d'),
     dgc=dict(type='DGCConv2d', pre_norm=False),
 )
+METHODS = tuple(_LAYERS)
 _BACKBONES = dict(fixed='FixedGroup', flgc='FLGC', sgc='SGC', msgc='MSGC', dgc='DGC')
 # Of parameters that decide gates: how much faster than the weights they learn, without decay.
 _RATES = dict(
@@ -148,7 +148,7 @@ def _fine_tune(cfg: Config, method: str) -> None:
 def schedule(cfg: Config, method: str, macs: float, scope: str) -> list[dict]:
     """The hooks that bring a method from the dense detector to its share of the scope's MACs.
 
-    Down within the first quarter or half of the run, so that the rest mends it.
+    Down within the first half of the run at most, so that the rest mends it.
     """
     shrink = dict(type='GroupShrinkHook', stop=0.15)
     if method not in BY_IMAGE:

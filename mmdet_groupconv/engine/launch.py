@@ -16,6 +16,7 @@ from mmdet.evaluation import DumpDetResults
 from mmdet.registry import HOOKS, MODELS, RUNNERS
 from mmdet.utils import setup_cache_size_limit_of_dynamo
 from mmengine.config import Config
+from mmengine.device import get_device
 from mmengine.registry import init_default_scope
 from mmengine.runner import Runner
 from torch import nn
@@ -44,6 +45,17 @@ def load_config(args: Namespace) -> Config:
     if getattr(args, 'show', False) or getattr(args, 'show_dir', None):
         cfg = trigger_visualization_hook(cfg, args)
     return cfg
+
+
+def use_amp(cfg: Config) -> None:
+    """Train in mixed precision: in bfloat16 on CPUs, else as MMDetection's ``--amp``."""
+    if get_device() == 'cpu':
+        cfg.optim_wrapper.type = 'CPUAmpOptimWrapper'
+        for name in ('loss_scale', 'dtype'):  # AmpOptimWrapper's, for GPUs
+            cfg.optim_wrapper.pop(name, None)
+    else:
+        cfg.optim_wrapper.type = 'AmpOptimWrapper'
+        cfg.optim_wrapper.setdefault('loss_scale', 'dynamic')
 
 
 def build_runner(cfg: Config, modes: tuple[str, ...]) -> Runner:

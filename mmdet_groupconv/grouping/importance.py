@@ -18,21 +18,27 @@ def taylor_importance(
     as channels are judged in GroupFisher (Liu et al., ICML 2021, equation 4), here for connections.
 
     layers: names of convolutions or linear layers of `network`. losses: scalars with a graph, one
-    an image. Returns float64 ``[K, C]`` by layer; gradients of the network are cleared.
+    an image, made while frozen layers are open. Returns float64 ``[K, C]`` by layer; nothing in the
+    network changes.
 
     Raises ValueError where no loss comes.
     """
     weights = {name: network.get_submodule(name).weight for name in layers}
     found = {name: torch.zeros(w.shape[:2], dtype=torch.float64) for name, w in weights.items()}
+    frozen = [weight for weight in weights.values() if not weight.requires_grad]
     images = 0
-    for loss in losses:
-        for weight, grad in zip(weights.values(), _gradients(loss, weights), strict=True):
-            weight.grad = None if grad is None else grad
-        for name, weight in weights.items():
-            if weight.grad is not None:
-                found[name] += _kernels(weight.grad * weight.detach()).double().cpu() ** 2
-            weight.grad = None
-        images += 1
+    try:
+        for weight in frozen:  # their loss has to reach them
+            weight.requires_grad_(True)
+        for loss in losses:
+            slopes = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
+            for (name, weight), slope in zip(weights.items(), slopes, strict=True):
+                if slope is not None:
+                    found[name] += _kernels(slope * weight.detach()).double().cpu() ** 2
+            images += 1
+    finally:
+        for weight in frozen:
+            weight.requires_grad_(False)
     if not images:
         raise ValueError('no image to judge connections by, expected one or more')
     return {name: (total / images).numpy() for name, total in found.items()}
@@ -77,10 +83,6 @@ def magnitude_importance(
         scaled = (sizes * torch.as_tensor(squares[name]).sqrt()).cpu().numpy()
         found[name] = scaled / max(scaled.sum(), 1e-30)
     return found
-
-
-def _gradients(loss: Tensor, weights: dict[str, Tensor]) -> tuple[Tensor | None, ...]:
-    return torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
 
 
 def _kernels(values: Tensor) -> Tensor:

@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass, field
 class LayerPlan:
     """How one layer is to be grouped.
 
-    name: in the network. macs: of the dense layer, for one image. share: of them that is left; by
-    image, where gates decide, that of an average layer. groups: how many; 1 is dense. kept: share
-    of the importance of its connections that is left, None where gates decide. why_dense: why a
-    layer of the scope stays as it was, or None.
+    name: in the network. macs: of the dense layer, for one image. share: of them that is left, with
+    gates by image open. groups: how many; 1 is dense. kept: share of the importance of its
+    connections that is left, None where gates decide. why_dense: why a layer of the scope stays as
+    it was, or None.
     """
 
     name: str

@@ -51,3 +51,15 @@ def test_magnitude_is_the_kernels_norm_times_the_channels_rms(network):
 def test_no_image_is_refused(network, judge):
     with pytest.raises(ValueError, match='no image to judge connections by'):
         judge(network, ['0'], [])
+
+
+def test_taylor_judges_frozen_layers_too_and_leaves_them_frozen(network):
+    image = torch.randn(1, 3, 6, 6, dtype=torch.float64)
+    expected = taylor_importance(network, ['0', '2'], [network(image).square().sum()])
+    network[0].requires_grad_(False)
+    losses = (network(image).square().sum() for _ in range(1))
+    found = taylor_importance(network, ['0', '2'], losses)
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values)
+    assert not network[0].weight.requires_grad
+    assert network[2].weight.requires_grad

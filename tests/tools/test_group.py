@@ -151,7 +151,7 @@ def test_the_backbone_alone(main, folder, tmp_path):
 def test_images_without_labels_will_do(main, folder, grouped, tmp_path):
     grouped('fixed')  # which made the scenes
     out = tmp_path / 'out'
-    options = '--method', 'fixed', '--images', folder / 'val'
+    options = '--method', 'fixed', '--images', folder / 'train'
     assert run(main, folder, out, *options) == 0
     assert (out / 'grouped.pth').is_file()
 

@@ -290,13 +290,13 @@ WRONG = {
 )
 def test_mixed_precision_is_the_devices(tool, monkeypatch, device, wrapper):
     train = tool('train')
-    monkeypatch.setattr(train, 'get_device', lambda: device)
+    monkeypatch.setattr('mmdet_groupconv.engine.launch.get_device', lambda: device)
     assert train.configure(train.parse_args([DEMO, '--amp'])).optim_wrapper.type == wrapper
 
 
 def test_mixed_precision_meant_for_gpus_trains_on_cpus(tool, monkeypatch):
     train = tool('train')
-    monkeypatch.setattr(train, 'get_device', lambda: 'cpu')
+    monkeypatch.setattr('mmdet_groupconv.engine.launch.get_device', lambda: 'cpu')
     meant = ['optim_wrapper.loss_scale=dynamic', 'optim_wrapper.dtype=float16']
     cfg = train.configure(train.parse_args([DEMO, '--amp', '--cfg-options', *meant]))
     assert not {'loss_scale', 'dtype'} & set(cfg.optim_wrapper)
