@@ -19,10 +19,13 @@ def training_images(cfg: Config, number: int, seed: int = 0) -> Iterator[dict]:
 
 def training_losses(model: nn.Module, batches: Iterator[dict]) -> Iterator[Tensor]:
     """The sum of a model's losses on each batch, with a graph; norms stay as they are."""
-    model.eval()
-    for batch in batches:
+    model.eval()  # now: MMDetection's backbones freeze their stages with it
+
+    def loss(batch: dict) -> Tensor:
         data = model.data_preprocessor(batch, training=True)
-        yield model.parse_losses(model(**data, mode='loss'))[0]
+        return model.parse_losses(model(**data, mode='loss'))[0]
+
+    return map(loss, batches)
 
 
 def forward_passes(model: nn.Module, batches: Iterator[dict]) -> Iterator[Callable[[], object]]:

@@ -229,3 +229,9 @@ def test_compact_inference_equals_eager(grouped, method):
         found = compact(model)(image, mode='tensor')
     for one, other in zip(chain(*expected), chain(*found), strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+
+
+def test_stages_that_were_frozen_are_judged_and_grouped(main, folder, tmp_path):
+    options = '--cfg-options', 'model.backbone.frozen_stages=1'
+    assert run(main, folder, tmp_path, '--method', 'fixed', *options) == 0
+    assert Config.fromfile(tmp_path / 'config.py').model.backbone.frozen_stages == 0
