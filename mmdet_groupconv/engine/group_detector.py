@@ -1,6 +1,6 @@
 """A trained dense detector, grouped by a method for a budget of MACs."""
 
-from collections.abc import Iterator, Set
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +18,7 @@ from ..grouping import (
     LayerPlan,
     MeasuredLoss,
     Plan,
+    Refit,
     Spaces,
     compare_orders,
     find_spaces,
@@ -39,6 +40,7 @@ from .self_grouping import self_group_model, sgc_layers
 _SMALL = 128  # pixels; enough to see which layer reads which
 _ROUNDS = 5
 _MEASURED_ON = 4  # images: each layer's loss is measured for several numbers of groups
+_FITTED_ON = 16  # images, whose maps have thousands of positions
 _TOLERANCE = 0.003
 
 
@@ -94,10 +96,13 @@ def group_detector(
     model.load_state_dict(state, strict=False)
     importance = _importance(cfg, dense, _grouped_layers(model), settings)
     macs = {row.name: row.original for row in before.layers}
-    loss = _measured_loss(cfg, model, importance.keys(), settings)
+    static = [name for name, m in model.named_modules() if isinstance(m, StaticGrouping)]
+    fitted_on = min(settings.images, _FITTED_ON)
+    refit = Refit(dense, static, forward_passes(dense, _images(cfg, settings, fitted_on)))
+    loss = _measured_loss(cfg, model, refit, static, settings)
     spaces = _spaces(dense)
     for _ in range(_ROUNDS):
-        plans, chosen = _choose(spaces, model, importance, macs, budget, loss, settings)
+        plans, chosen = _choose(spaces, model, importance, macs, budget, loss, refit, settings)
         plan = _plan(settings, before, count_macs(model, settings.input_size), plans)
         short = settings.macs - plan.reached
         if short <= _TOLERANCE:
@@ -183,7 +188,7 @@ def _importance(
 
 
 def _measured_loss(
-    cfg: Config, model: nn.Module, layers: Set[str], settings: Settings
+    cfg: Config, model: nn.Module, refit: Refit, layers: list[str], settings: Settings
 ) -> MeasuredLoss:
     """Of the grouped model's static layers, on a few of the images."""
     batches = list(_images(cfg, settings, min(settings.images, _MEASURED_ON)))
@@ -191,8 +196,7 @@ def _measured_loss(
         evaluate = mean_loss(lambda: training_losses(model, batches))
     else:
         evaluate = output_change(forward_passes(model, batches))
-    static = {name for name, m in model.named_modules() if isinstance(m, StaticGrouping)}
-    return MeasuredLoss(model, static & layers, evaluate)
+    return MeasuredLoss(model, layers, refit, evaluate)
 
 
 def _images(cfg: Config, settings: Settings, number: int) -> Iterator[dict]:
@@ -214,6 +218,7 @@ def _choose(
     macs: dict[str, float],
     budget: float,
     loss: MeasuredLoss,
+    refit: Refit,
     settings: Settings,
 ) -> tuple[dict[str, LayerPlan], dict[str, Groups | Clusters | None]]:
     """Put the best groups for the budget into the model's layers.
@@ -231,7 +236,7 @@ def _choose(
         return plans, {}
     sizes = settings.align, MOST_GROUPS, settings.seed
     chosen = plan_groups(importance, spaces, macs, budget, loss, clustered, *sizes)
-    start_groups(model, chosen)
+    start_groups(model, chosen, refit)
     for name, groups in chosen.items():
         if groups is not None:
             plans[name].groups, plans[name].kept = groups.number, groups.kept

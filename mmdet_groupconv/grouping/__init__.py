@@ -8,6 +8,7 @@ from .comparison import compare_orders
 from .importance import magnitude_importance, taylor_importance
 from .plan import LayerPlan, Plan
 from .planning import plan_groups
+from .refit import Refit
 from .regular import Groups, free_spaces, shuffled_spaces, why_dense
 from .sensitivity import MeasuredLoss, mean_loss, output_change
 from .spaces import Ends, Spaces, find_spaces
@@ -22,6 +23,7 @@ __all__ = [
     'MeasuredLoss',
     'Orders',
     'Plan',
+    'Refit',
     'Spaces',
     'allocate',
     'cluster_options',

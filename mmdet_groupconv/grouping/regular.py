@@ -26,6 +26,11 @@ class Groups(NamedTuple):
         """Of the dense layer's work."""
         return 1 / self.number
 
+    @property
+    def mask(self) -> np.ndarray:
+        """``[K, C]`` bool: the connections within groups."""
+        return self.filters[:, None] == self.channels
+
 
 def most_groups(channels: int, align: int, most: int) -> int:
     """The highest power of two, up to `most`, of groups of a multiple of `align` channels."""

@@ -17,16 +17,22 @@ class MeasuredLoss:
     importance would not tell. Measured once for each layer and number of groups, whichever the
     order of its channels.
 
-    network: grouped layers in the place of the dense ones, which it is left as. evaluate: its loss
-    on some images, always the same.
+    network: grouped layers in the place of the dense ones, which it is left as. weights: of a layer
+    in groups, as :func:`start_groups` takes them. evaluate: the loss on some images, always the
+    same.
     """
 
     def __init__(
-        self, network: nn.Module, layers: Iterable[str], evaluate: Callable[[], float]
+        self,
+        network: nn.Module,
+        layers: Iterable[str],
+        weights: Callable[[str, Groups | Clusters | None], Tensor],
+        evaluate: Callable[[], float],
     ) -> None:
         self.network = network
+        self.weights = weights
         self.evaluate = evaluate
-        start_groups(network, dict.fromkeys(layers))
+        start_groups(network, dict.fromkeys(layers), weights)
         self.dense = evaluate()
         self._known: dict[tuple[str, float], float] = {}
 
@@ -34,9 +40,9 @@ class MeasuredLoss:
         """The rise, 0 or more."""
         key = name, groups.share
         if key not in self._known:
-            start_groups(self.network, {name: groups})
+            start_groups(self.network, {name: groups}, self.weights)
             self._known[key] = max(self.evaluate() - self.dense, 0.0)
-            start_groups(self.network, {name: None})
+            start_groups(self.network, {name: None}, self.weights)
         return self._known[key]
 
 

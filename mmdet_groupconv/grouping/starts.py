@@ -1,5 +1,7 @@
 """Where the fine-tuning of a grouped network starts: what was chosen, put into its layers."""
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import nn
@@ -9,10 +11,18 @@ from .clusters import Clusters
 from .regular import Groups
 
 
-def start_groups(network: nn.Module, plan: dict[str, Groups | Clusters | None]) -> None:
-    """Groups that are the same for every image, put into the layers by name; None is dense."""
+def start_groups(
+    network: nn.Module,
+    plan: dict[str, Groups | Clusters | None],
+    weights: Callable[[str, Groups | Clusters | None], torch.Tensor],
+) -> None:
+    """Groups that are the same for every image, put into the layers by name; None is dense.
+
+    weights: of a layer by name in such groups, see :class:`~mmdet_groupconv.grouping.refit.Refit`.
+    """
     for name, chosen in plan.items():
         layer = network.get_submodule(name)
+        layer.weight.detach().copy_(weights(name, chosen))
         if isinstance(layer, SelfGrouping):
             layer.mask.copy_(torch.ones(()) if chosen is None else torch.from_numpy(chosen.mask))
         elif isinstance(chosen, Groups):

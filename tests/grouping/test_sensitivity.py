@@ -8,6 +8,13 @@ from torch import nn
 from mmdet_groupconv.grouping import Groups, MeasuredLoss, mean_loss, output_change
 from mmdet_groupconv.layers import FixedGroupConv2d
 
+
+def own(network):
+    """Weights as they are in the dense network, whatever the groups."""
+    dense = {name: layer.weight.detach().clone() for name, layer in network.named_children()}
+    return lambda name, groups: dense[name]
+
+
 HALVES = Groups(2, np.arange(4) // 2, np.arange(4) // 2, 0.5)
 
 
@@ -18,7 +25,7 @@ def network():
 
 def test_is_the_rise_of_the_loss_with_one_layer_grouped(network):
     x = torch.randn(1, 4, 3, 3, dtype=torch.float64)
-    loss = MeasuredLoss(network, ['0', '1'], lambda: float(network(x).square().sum()))
+    loss = MeasuredLoss(network, ['0', '1'], own(network), lambda: float(network(x).square().sum()))
     y = x
     for number, layer in enumerate(network):
         weight = layer.weight.detach().clone()
@@ -30,9 +37,20 @@ def test_is_the_rise_of_the_loss_with_one_layer_grouped(network):
     assert loss('1', HALVES) == pytest.approx(max(expected, 0))
 
 
+def test_measures_with_the_weights_of_such_groups(network):
+    halved = own(network)
+    loss = MeasuredLoss(
+        network,
+        ['0', '1'],
+        lambda name, groups: halved(name, groups) * (1 if groups is None else 2),
+        lambda: float(network[0].weight.square().sum()),
+    )
+    assert loss('0', HALVES) == pytest.approx(3 * loss.dense)
+
+
 def test_leaves_the_network_dense(network):
     x = torch.randn(1, 4, 3, 3, dtype=torch.float64)
-    loss = MeasuredLoss(network, ['0', '1'], lambda: float(network(x).square().sum()))
+    loss = MeasuredLoss(network, ['0', '1'], own(network), lambda: float(network(x).square().sum()))
     before = network(x)
     loss('0', HALVES)
     assert torch.equal(network(x), before)
@@ -41,7 +59,9 @@ def test_leaves_the_network_dense(network):
 
 def test_measures_each_layer_and_number_of_groups_once(network):
     calls = []
-    loss = MeasuredLoss(network, ['0', '1'], lambda: float(len(calls.append(None) or calls)))
+    loss = MeasuredLoss(
+        network, ['0', '1'], own(network), lambda: float(len(calls.append(None) or calls))
+    )
     first = loss('0', HALVES)
     other_order = HALVES._replace(channels=HALVES.channels[::-1])
     assert loss('0', other_order) == first
@@ -50,7 +70,7 @@ def test_measures_each_layer_and_number_of_groups_once(network):
 
 def test_a_fall_of_the_loss_counts_as_none(network):
     values = iter([1.0, 0.5])
-    assert MeasuredLoss(network, ['0'], lambda: next(values))('0', HALVES) == 0
+    assert MeasuredLoss(network, ['0'], own(network), lambda: next(values))('0', HALVES) == 0
 
 
 def test_mean_loss_makes_the_losses_anew():

@@ -46,7 +46,9 @@ def test_groups_and_clusters_are_put_into_their_layers():
     halves = Groups(2, np.array([1, 0, 1, 0]), np.array([0, 0, 1, 1]), 0.5)
     clusters = regular_clusters(np.random.default_rng(0).random((4, 4)), 2, 3)
     plan = dict(fixed=halves, flgc=halves, sgc=clusters, dense=None, open=None)
-    start_groups(nn.ModuleDict(layers), plan)
+    weights = {name: torch.randn_like(layer.weight) for name, layer in layers.items()}
+    start_groups(nn.ModuleDict(layers), plan, lambda name, groups: weights[name])
+    assert all(torch.equal(layer.weight, weights[name]) for name, layer in layers.items())
     assert layers['fixed'].channel_groups.tolist() == [1, 0, 1, 0]
     assert layers['flgc'].filter_logits.argmax(dim=1).tolist() == [0, 0, 1, 1]
     assert torch.equal(layers['sgc'].mask, torch.from_numpy(clusters.mask).float())
