@@ -13,6 +13,8 @@ from rich.progress import track
 from torch import nn
 from torch.utils.data import DataLoader, Subset
 
+from ..classification.image_files import read_image
+from ..classification.image_folder import transforms
 from .macs import MacReport, count_macs, mean_report
 
 SUFFIXES = '.jpg', '.jpeg', '.png', '.bmp', '.webp'
@@ -31,6 +33,12 @@ def image_paths(folder: str) -> list[Path]:
 
 def image_batches(cfg: Config, paths: list[Path]) -> Iterator[dict]:
     """A batch an image, loaded as the config's test pipeline does it, without annotations."""
+    tested = cfg.test_dataloader.dataset
+    if tested.get('type') == 'ImageFolder':  # a classifier's; its pipeline is torchvision's
+        transform = transforms(tested.pipeline)
+        for path in paths:
+            yield dict(inputs=read_image(path, transform)[None])
+        return
     steps = [step for step in get_test_pipeline_cfg(cfg) if 'LoadAnnotations' not in step['type']]
     pipeline = Compose(steps)
     for path in paths:

@@ -1,6 +1,7 @@
 """Images without labels, to distil from a teacher."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from mmdet.registry import DATASETS
@@ -40,5 +41,10 @@ class ImageFiles(Dataset):
 
     def __getitem__(self, index: int) -> dict[str, Tensor]:
         """inputs: ``[3, H, W]`` uint8, RGB."""
-        with Image.open(self.paths[index]) as image:
-            return dict(inputs=self.transform(image.convert('RGB')))
+        return dict(inputs=read_image(self.paths[index], self.transform))
+
+
+def read_image(path: Path, transform: Callable[[Image.Image], Tensor]) -> Tensor:
+    """``[3, H, W]`` uint8, RGB."""
+    with Image.open(path) as image:
+        return transform(image.convert('RGB'))

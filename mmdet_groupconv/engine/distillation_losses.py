@@ -40,8 +40,9 @@ def dense_head_distillation(
 
     student, teacher: for each level class logits ``[B, A * num_classes, H, W]`` and box deltas
     ``[B, A * 4, H, W]`` of A anchors a position. Classes: binary cross entropy to the teacher's
-    sigmoid beyond the teacher's own entropy, summed over classes. Boxes: smooth L1 (beta 1), summed
-    over coordinates. Both are means over anchors, weighted by the teacher's highest score.
+    sigmoid beyond the teacher's own entropy, summed over classes. Boxes: L1, as labels teach them:
+    a smooth one hardly sees how near they are; summed over coordinates. Both are means over
+    anchors, weighted by the teacher's highest score.
     """
     logits, boxes = _anchors(student, num_classes)
     teacher_logits, teacher_boxes = _anchors(
@@ -51,7 +52,7 @@ def dense_head_distillation(
     weight = target.amax(dim=1)
     entropy = F.binary_cross_entropy_with_logits(teacher_logits, target, reduction='none')
     excess = F.binary_cross_entropy_with_logits(logits, target, reduction='none') - entropy
-    distance = F.smooth_l1_loss(boxes, teacher_boxes, reduction='none')
+    distance = (boxes - teacher_boxes).abs()
     return _weighted_mean(excess.sum(dim=1), weight), _weighted_mean(distance.sum(dim=1), weight)
 
 
@@ -68,7 +69,7 @@ def softmax_distillation(student: Tensor, teacher: Tensor, temperature: float = 
 
 
 def roi_box_distillation(student: Tensor, teacher: Tensor, teacher_logits: Tensor) -> Tensor:
-    """Smooth L1 (beta 1), summed over coordinates, on boxes of the teacher's most probable class.
+    """L1, summed over coordinates, on boxes of the teacher's most probable class.
 
     student, teacher: deltas ``[rois, classes * 4]``, or ``[rois, 4]`` where all classes share them.
     teacher_logits: ``[rois, classes + 1]``, the background last; the mean over RoIs is weighted by
@@ -82,7 +83,7 @@ def roi_box_distillation(student: Tensor, teacher: Tensor, teacher_logits: Tenso
         _wide(x).unflatten(1, (-1, 4))[rois, best]  # [rois, 4]
         for x in (student, teacher.detach())
     )
-    distance = F.smooth_l1_loss(ours, theirs, reduction='none').sum(dim=1)
+    distance = (ours - theirs).abs().sum(dim=1)
     return _weighted_mean(distance, probability.sum(dim=1))
 
 

@@ -73,9 +73,8 @@ def equal_groups_conv2d(
     filter_count, channel_count, *kernel = weight.shape
     each = channel_count // groups
     own = channels.view(groups, each).repeat_interleave(filter_count // groups, dim=0)  # [K, each]
-    packed = weight.index_select(0, filters).flatten(2)  # [K, C, kh*kw]
-    packed = packed.gather(1, own[..., None].expand(-1, -1, packed.size(2)))
-    packed = packed.view(filter_count, each, *kernel)
+    kernels = (filters[:, None] * channel_count + own).flatten()
+    packed = _Take.apply(weight.flatten(0, 1), kernels).view(filter_count, each, *kernel)
     bias = None if bias is None else bias.index_select(0, filters)
     x = permute_channels(x, channels)
     y = F.conv2d(x, packed, bias, stride, padding, dilation, groups)
@@ -97,6 +96,22 @@ class _Permute(torch.autograd.Function):
     def backward(ctx, upstream: Tensor) -> tuple[Tensor, None]:
         (order,) = ctx.saved_tensors
         return permute_channels(upstream, order.argsort()), None
+
+
+class _Take(torch.autograd.Function):
+    """``x[rows]``, each row at most once: backward has nothing to add up."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, rows: Tensor) -> Tensor:
+        ctx.save_for_backward(rows)
+        ctx.number = len(x)
+        return x.index_select(0, rows)
+
+    @staticmethod
+    def backward(ctx, upstream: Tensor) -> tuple[Tensor, None]:
+        (rows,) = ctx.saved_tensors
+        zeros = upstream.new_zeros(ctx.number, *upstream.shape[1:])
+        return zeros.index_copy_(0, rows, upstream), None
 
 
 def connection(gate: Tensor, assign: Tensor | None, out_channels: int) -> Tensor:

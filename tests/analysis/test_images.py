@@ -4,10 +4,13 @@ import copy
 import itertools
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from mmengine.config import Config
+from PIL import Image
 
-from mmdet_groupconv.analysis.images import image_paths, spread, spread_loader
+from mmdet_groupconv.analysis.images import image_batches, image_paths, spread, spread_loader
 
 
 @given(st.integers(1, 200), st.integers(1, 200))
@@ -41,6 +44,15 @@ def test_images_of_a_loader_come_singly_and_from_all_over_the_set(tmp_path):
     assert [len(batch['inputs']) for batch in batches] == [1, 1, 1]
     assert names == [1, 3, 5]
     assert cfg == before
+
+
+def test_a_classifier_s_images_are_loaded_as_it_is_tested(tmp_path):
+    Image.new('RGB', (20, 10), (255, 0, 0)).save(tmp_path / 'red.png')
+    pipeline = [dict(type='Resize', size=8), dict(type='CenterCrop', size=4)]
+    cfg = Config(dict(test_dataloader=dict(dataset=dict(type='ImageFolder', pipeline=pipeline))))
+    (batch,) = image_batches(cfg, image_paths(str(tmp_path)))
+    red = torch.tensor([255, 0, 0], dtype=torch.uint8)[:, None, None].expand(3, 4, 4)
+    assert torch.equal(batch['inputs'], red[None])
 
 
 def test_a_folder_without_images_is_named(tmp_path):
