@@ -18,7 +18,7 @@ from mmdet_groupconv.analysis import count_macs
 from mmdet_groupconv.checkpoints import check_fit, read_state_dict, whole_file
 from mmdet_groupconv.engine.calibration import training_images, training_losses
 from mmdet_groupconv.engine.errors import run_errors, user_errors
-from mmdet_groupconv.engine.grouped_config import halve_rate
+from mmdet_groupconv.engine.grouped_config import scale_rate
 from mmdet_groupconv.engine.launch import (
     build_model,
     build_runner,
@@ -106,7 +106,7 @@ def main(argv: list[str] | None = None) -> int:
         if not args.no_distillation:  # its neck has other channels
             teacher = dict(config=osp.abspath(args.config), checkpoint=osp.abspath(args.checkpoint))
             cfg.custom_hooks.append(dict(type='DistillationHook', **teacher, neck=0.0))
-        halve_rate(cfg)
+        scale_rate(cfg)
         if args.amp:
             use_amp(cfg)
         runner = build_runner(cfg, ('train', 'val'))

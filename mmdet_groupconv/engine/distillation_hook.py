@@ -36,7 +36,7 @@ class DistillationHook(Hook):
 
     config: the teacher's config file, or a dict with a ``model``. checkpoint: its weights.
     neck: weight of each level's maps; the paper has 10 for one-stage detectors and 6 for two-stage
-    ones, with losses of the labels alone beside it; ours is 1, beside the head's 5. 0 for none.
+    ones, with losses of the labels alone beside it; ours is 1, beside the head's 2. 0 for none.
     head: weight of all else; 0 for none: then teacher and student may be of different kinds.
     temperature: of softmaxes. labels: False drops the student's own losses, so that what the
     teacher says remains: images then need no labels (a detector's batch still needs samples).
@@ -50,7 +50,7 @@ class DistillationHook(Hook):
         config: str | os.PathLike | dict,
         checkpoint: str | os.PathLike,
         neck: float = 1.0,
-        head: float = 5.0,
+        head: float = 2.0,
         temperature: float = 1.0,
         labels: bool = True,
     ) -> None:

@@ -46,7 +46,7 @@ def grouped_config(
     """The config that fine-tunes a dense detector in groups; `dense` stays as it is.
 
     Weights are to come from ``load_from``, so nothing else initialises them, and what is grouped is
-    not frozen. The learning rate is half of the dense detector's.
+    not frozen. The learning rate goes by the dense detector's, see :func:`scale_rate`.
 
     dense: its config, whose backbone is a ResNet or MobileNetV2. method: one of METHODS. scope:
     'backbone' or 'detector', with neck and heads where their layers can be chosen. hooks: of the
@@ -130,13 +130,22 @@ def _with_our_imports(imports: dict | None) -> dict:
     return dict(imports=names, allow_failed_imports=False)
 
 
-def halve_rate(cfg: Config) -> None:
-    """The learning rate of a fine-tuning: half of that of the dense detector's training."""
-    cfg.optim_wrapper.optimizer.lr *= 0.5
+def scale_rate(cfg: Config, by_image: bool = False) -> None:
+    """From the learning rate of the dense detector's training to that of a fine-tuning.
+
+    by_image: gates decide, weights go on as they were: half of the rate. Else filters read less
+    than they did, and the rate stays; but Adam's steps are as long whatever a filter reads, so it
+    gets twice the rate (by inputs, as in muP: Yang et al., 2022, table 3).
+    """
+    cfg.optim_wrapper.optimizer.lr *= 0.5 if by_image else 2.0 if _is_adam(cfg) else 1.0
+
+
+def _is_adam(cfg: Config) -> bool:
+    return 'Adam' in str(cfg.optim_wrapper.optimizer.type)
 
 
 def _fine_tune(cfg: Config, method: str) -> None:
-    halve_rate(cfg)
+    scale_rate(cfg, method in BY_IMAGE)
     wrapper = cfg.optim_wrapper
     rates = {k: dict(lr_mult=v, decay_mult=0.0) for k, v in _RATES.get(method, {}).items()}
     if rates:
@@ -155,8 +164,7 @@ def schedule(cfg: Config, method: str, macs: float, scope: str) -> list[dict]:
         return [shrink]
     by_image = dict(type='DGCScheduleHook', start=0.0, stop=0.5)
     if method == 'msgc':
-        adaptive = 'Adam' in str(cfg.optim_wrapper.optimizer.type)
-        weight = 5.0 if adaptive else 30.0  # AdamW scales each gradient by its own size
+        weight = 5.0 if _is_adam(cfg) else 30.0  # AdamW scales each gradient by its own size
         by_image = dict(
             type='MACBudgetHook', target=macs, scope=scope, weight=weight, stop=0.4, warmup=1.0,
             settle=0.7,

@@ -89,3 +89,14 @@ def test_the_budgets_weight_goes_by_the_optimizer(dense, optimizer, weight):
     (hook,) = schedule(dense, 'msgc', 0.4, 'detector')
     assert hook['weight'] == weight
     assert hook['target'] == 0.4
+
+
+@pytest.mark.parametrize(
+    ('method', 'optimizer', 'factor'),
+    [('fixed', 'SGD', 1.0), ('sgc', 'AdamW', 2.0), ('msgc', 'SGD', 0.5), ('dgc', 'AdamW', 0.5)],
+)
+def test_the_rate_goes_by_what_filters_read_and_by_the_optimizer(dense, method, optimizer, factor):
+    dense.optim_wrapper.optimizer.type = optimizer
+    made = grouped_config(dense, method, 'detector', [])
+    expected = factor * dense.optim_wrapper.optimizer.lr
+    assert made.optim_wrapper.optimizer.lr == pytest.approx(expected)
