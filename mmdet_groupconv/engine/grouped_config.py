@@ -157,17 +157,20 @@ def _fine_tune(cfg: Config, method: str) -> None:
 def schedule(cfg: Config, method: str, macs: float, scope: str) -> list[dict]:
     """The hooks that bring a method from the dense detector to its share of the scope's MACs.
 
-    Down within the first half of the run at most, so that the rest mends it.
+    Fixed groups start from weights that were fitted to them, so there is nothing to bring down but
+    in RoI heads, whose first layer is too wide for that. Gates close within the first half of the
+    run at most, so that the rest mends it.
     """
-    shrink = dict(type='GroupShrinkHook', stop=0.15)
-    if method not in BY_IMAGE:
-        return [shrink]
-    by_image = dict(type='DGCScheduleHook', start=0.0, stop=0.5)
-    if method == 'msgc':
+    hooks: list[dict] = []
+    if scope == 'detector' and 'roi_head' in cfg.model:
+        hooks.append(dict(type='GroupShrinkHook', stop=0.15))
+    if method == 'dgc':
+        hooks.insert(0, dict(type='DGCScheduleHook', start=0.0, stop=0.5))
+    elif method == 'msgc':
         weight = 5.0 if _is_adam(cfg) else 30.0  # AdamW scales each gradient by its own size
-        by_image = dict(
+        budget = dict(
             type='MACBudgetHook', target=macs, scope=scope, weight=weight, stop=0.4, warmup=1.0,
             settle=0.7,
         )  # fmt: skip
-    has_boxes = scope == 'detector' and 'roi_head' in cfg.model
-    return [by_image, shrink] if has_boxes else [by_image]
+        hooks.insert(0, budget)
+    return hooks or [dict(type='MACRatioHook')]

@@ -23,7 +23,8 @@ class Refit:
     brain surgeons, in closed form from the inputs' second moments in the dense network.
 
     network: dense. layers: names of its convolutions and linear layers. forwards: each runs it on a
-    batch of images. Layers whose filters have above 8192 weights keep theirs.
+    batch of images. Layers whose filters have above 8192 weights keep
+    theirs, what crosses groups as well.
 
     Raises ValueError where no batch comes.
     """
@@ -49,14 +50,11 @@ class Refit:
 
         None, the dense layer, has its own.
         """
-        dense = self._weights[name]
-        if groups is None:
+        dense, moments = self._weights[name], self._moments.get(name)
+        if groups is None or moments is None:
             return dense
         mask = torch.from_numpy(groups.mask).to(dense.device)
-        moments = self._moments.get(name)
         kernel = dense[0, 0].numel()
-        if moments is None:
-            return dense * mask.reshape(*mask.shape, *[1] * (dense.dim() - 2))
         weight = dense.flatten(1).double()
         fitted = torch.zeros_like(weight)
         rows, group_of = mask.unique(dim=0, return_inverse=True)

@@ -1,7 +1,7 @@
-# FLGC (arXiv 1904.00346) from a trained dense detector, as tools/group.py has it: groups are
-# chosen from the weights, what crosses them is shrunk within the first two epochs of twelve.
+# FLGC (arXiv 1904.00346) from a trained dense detector, as tools/group.py has it: groups, and
+# weights fitted to them, are the start.
 custom_imports = dict(imports=['mmdet_groupconv'], allow_failed_imports=False)
-custom_hooks = [dict(type='GroupShrinkHook', stop=0.15)]
+custom_hooks = [dict(type='MACRatioHook')]
 resnet = dict(type='FLGCResNet', groups=16, init_cfg=None, frozen_stages=0)
 mobilenet = dict(type='FLGCMobileNetV2', groups=16, init_cfg=None, frozen_stages=0)
 conv_cfg = dict(type='FLGCConv2d', groups=16)
