@@ -23,8 +23,8 @@ class Refit:
     brain surgeons, in closed form from the inputs' second moments in the dense network.
 
     network: dense. layers: names of its convolutions and linear layers. forwards: each runs it on a
-    batch of images. Layers whose filters have above 8192 weights keep
-    theirs, what crosses groups as well.
+    batch of images. Layers whose filters have above 8192 weights keep theirs, what crosses groups
+    as well.
 
     Raises ValueError where no batch comes.
     """
