@@ -89,8 +89,9 @@ def test_fused_backbones_are_as_exact_as_eager_ones(backbone):
     for turn in range(2):  # the first one tries forms
         found = fast(x)
         for one, other, true in zip(found, eager, expected, strict=True):
-            error = float((one - true).abs().max())
-            assert error <= 10 * float((other - true).abs().max()) + 1e-6, turn
+            error, of_eager = (float((y - true).abs().max()) for y in (one, other))
+            # Which form is the fastest, and so the order of its sums, is up to the machine.
+            assert error <= 10 * of_eager + 5e-5 * float(true.abs().max()), turn
 
 
 def test_blocks_that_have_a_compact_form_hold_no_eager_grouped_layer():
