@@ -162,15 +162,15 @@ def schedule(cfg: Config, method: str, macs: float, scope: str) -> list[dict]:
     run at most, so that the rest mends it.
     """
     hooks: list[dict] = []
-    if scope == 'detector' and 'roi_head' in cfg.model:
-        hooks.append(dict(type='GroupShrinkHook', stop=0.15))
     if method == 'dgc':
-        hooks.insert(0, dict(type='DGCScheduleHook', start=0.0, stop=0.5))
+        hooks.append(dict(type='DGCScheduleHook', start=0.0, stop=0.5))
     elif method == 'msgc':
         weight = 5.0 if _is_adam(cfg) else 30.0  # AdamW scales each gradient by its own size
         budget = dict(
             type='MACBudgetHook', target=macs, scope=scope, weight=weight, stop=0.4, warmup=1.0,
             settle=0.7,
         )  # fmt: skip
-        hooks.insert(0, budget)
+        hooks.append(budget)
+    if scope == 'detector' and 'roi_head' in cfg.model:
+        hooks.append(dict(type='GroupShrinkHook', stop=0.15))
     return hooks or [dict(type='MACRatioHook')]

@@ -6,6 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from .inputs import watch_inputs
+
 Importance = dict[str, np.ndarray]
 
 
@@ -57,25 +59,12 @@ def magnitude_importance(
     modules = {name: network.get_submodule(name) for name in layers}
     squares = dict.fromkeys(modules, 0.0)
 
-    def watch(name: str):
-        def note(_, args: tuple) -> None:
-            x = args[0].detach().double()
-            dims = [d for d in range(x.dim()) if d != 1]
-            squares[name] = squares[name] + (x**2).sum(dim=dims)
+    def note(name: str, x: Tensor) -> None:
+        x = x.double()
+        dims = [d for d in range(x.dim()) if d != 1]
+        squares[name] = squares[name] + (x**2).sum(dim=dims)
 
-        return note
-
-    handles = [m.register_forward_pre_hook(watch(name)) for name, m in modules.items()]
-    try:
-        ran = 0
-        with torch.no_grad():
-            for run in batches:
-                run()
-                ran += 1
-    finally:
-        for handle in handles:
-            handle.remove()
-    if not ran:
+    if not watch_inputs(modules, batches, note):
         raise ValueError('no image to judge connections by, expected one or more')
     found = {}
     for name, module in modules.items():

@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .clusters import Clusters
+from .inputs import watch_inputs
 from .regular import Groups
 
 _SAMPLES = 1024  # positions of a map; more say little, since neighbours are alike
@@ -80,31 +81,22 @@ def _second_moments(
     modules: dict[str, nn.Module], forwards: Iterable[Callable[[], object]], seed: int
 ) -> dict[str, Tensor]:
     """Means of ``x x^T`` over images and positions, ``x`` what one output reads: float32."""
+    if not modules:
+        return {}
     draw = np.random.default_rng(seed)
     sums: dict[str, Tensor] = {}
     seen = dict.fromkeys(modules, 0)
 
-    def watch(name: str):
-        def note(module: nn.Module, args: tuple) -> None:
-            x = _inputs(module, args[0].detach().float())
-            if len(x) > _SAMPLES:
-                x = x[torch.from_numpy(draw.choice(len(x), _SAMPLES, replace=False)).to(x.device)]
-            if name not in sums:
-                sums[name] = x.new_zeros(x.size(1), x.size(1))
-            sums[name].addmm_(x.T, x)
-            seen[name] += len(x)
+    def note(name: str, x: Tensor) -> None:
+        x = _inputs(modules[name], x.float())
+        if len(x) > _SAMPLES:
+            x = x[torch.from_numpy(draw.choice(len(x), _SAMPLES, replace=False)).to(x.device)]
+        if name not in sums:
+            sums[name] = x.new_zeros(x.size(1), x.size(1))
+        sums[name].addmm_(x.T, x)
+        seen[name] += len(x)
 
-        return note
-
-    handles = [m.register_forward_pre_hook(watch(name)) for name, m in modules.items()]
-    try:
-        with torch.no_grad():
-            for run in forwards:
-                run()
-    finally:
-        for handle in handles:
-            handle.remove()
-    if modules and not sums:
+    if not watch_inputs(modules, forwards, note):
         raise ValueError('no image to fit weights on, expected one or more')
     return {name: total / seen[name] for name, total in sums.items()}
 

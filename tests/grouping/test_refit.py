@@ -93,3 +93,10 @@ def test_a_layer_that_runs_several_times_counts_all_its_inputs():
 def test_without_images_there_is_an_error():
     with pytest.raises(ValueError, match='no image to fit weights on, expected one or more'):
         refit_of(nn.Conv2d(6, 4, 3))
+
+
+def test_without_layers_no_image_is_run():
+    def run():
+        raise AssertionError('an image was run')
+
+    assert Refit(nn.Sequential(nn.Conv2d(6, 4, 3)), [], [run])._moments == {}
