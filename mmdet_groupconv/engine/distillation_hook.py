@@ -17,7 +17,7 @@ from .distillation_losses import (
     softmax_distillation,
 )
 from .mac_ratio_hook import bare_model
-from .teacher import FC, NECK, ROI_EXTRACTOR, ROI_HEAD, RPN, outputs, read_teacher
+from .teacher import FC, NECK, ROI_EXTRACTOR, ROI_HEAD, RPN, STAGES, outputs, read_teacher
 
 
 @HOOKS.register_module()
@@ -134,8 +134,10 @@ class DistillationHook(Hook):
         for part in self._parts:
             classes = getattr(self._teacher.get_submodule(part), 'num_classes', 0)
             losses = _losses(part, seen[part], taught[part], classes, self.temperature)
-            weight = self.neck if part == NECK else self.head
-            output.update({f'loss_distill_{key}': weight * loss for key, loss in losses.items()})
+            for key, loss in losses.items():
+                weight = self.neck if key == 'neck' else self.head
+                name = f'loss_distill_{key}'
+                output[name] = output.get(name, 0) + weight * loss
 
 
 def _images(args: tuple, kwargs: dict) -> Tensor:
@@ -147,6 +149,8 @@ def _losses(
 ) -> dict[str, Tensor]:
     if part == NECK:
         return dict(neck=pearson_distillation(student, teacher))
+    if part.startswith(STAGES):
+        return dict(neck=pearson_distillation([student], [teacher]))
     if part == FC:
         return dict(cls=softmax_distillation(student, teacher, temperature))
     if part == ROI_HEAD:

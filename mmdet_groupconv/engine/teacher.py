@@ -16,7 +16,7 @@ from ..analysis.macs import evaluating
 from ..checkpoints import check_fit, read_state_dict
 from ..classification import ImageClassifier
 
-NECK, FC, RPN = 'neck', 'fc', 'rpn_head'
+NECK, FC, RPN, STAGES = 'neck', 'fc', 'rpn_head', 'backbone.'
 ROI_HEAD, ROI_EXTRACTOR = 'roi_head.bbox_head', 'roi_head.bbox_roi_extractor'
 _SIDE = 64  # pixels of the image whose outputs are compared
 
@@ -90,8 +90,8 @@ def outputs(
 
     rois: ``[n, 5]``, for a RoI head: the image's number and the corners in pixels.
     """
-    if parts == (FC,):
-        return {FC: model(images)}
+    if isinstance(model, ImageClassifier):
+        return _watched(model, parts, images)
     maps = model.extract_feat(images)
     found: dict[str, Any] = {NECK: maps}
     for part in parts:
@@ -100,6 +100,22 @@ def outputs(
             found[part] = result['cls_score'], result['bbox_pred']
         elif part != NECK:
             found[part] = model.get_submodule(part)(maps)
+    return found
+
+
+def _watched(model: nn.Module, parts: tuple[str, ...], images: Tensor) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    handles = [
+        model.get_submodule(part).register_forward_hook(
+            lambda _, args, output, part=part: found.__setitem__(part, output)
+        )
+        for part in parts
+    ]
+    try:
+        model(images)
+    finally:
+        for handle in handles:
+            handle.remove()
     return found
 
 
@@ -112,10 +128,16 @@ def _parts_to_imitate(model: nn.Module, neck: float, head: float) -> tuple[str, 
     if isinstance(model, ImageClassifier):
         if not head:
             raise ValueError(f'head=0 of DistillationHook, expected more: {name} has nothing else')
-        return (FC,)
+        return (*(_stages(model) if neck else ()), FC)
     if neck and getattr(model, 'neck', None) is None:
         raise ValueError(f'{name} has no neck, expected one, or neck=0 of DistillationHook')
     return ((NECK,) if neck else ()) + (_heads(model) if head else ())
+
+
+def _stages(model: nn.Module) -> tuple[str, ...]:
+    """Of a classifier's backbone."""
+    names = getattr(model.backbone, 'layers', None) or getattr(model.backbone, 'res_layers', ())
+    return tuple(f'{STAGES}{name}' for name in names)
 
 
 def _heads(model: nn.Module) -> tuple[str, ...]:
