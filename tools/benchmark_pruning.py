@@ -38,6 +38,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--macs', type=float, default=0.5, help='share of the MACs to be left')
     parser.add_argument('--calibrate', type=int, default=64, metavar='IMAGES', help='to judge by')
     parser.add_argument('--round-to', type=int, default=16, help='channels in multiples of')
+    parser.add_argument('--teacher', help='checkpoint to distil from; default: the dense one')
     parser.add_argument('--no-distillation', action='store_true')
     parser.add_argument('--amp', action='store_true')
     parser.add_argument('--shape', type=int, nargs=2, default=(800, 1344), metavar=('H', 'W'))
@@ -104,8 +105,9 @@ def main(argv: list[str] | None = None) -> int:
         print(f'{left:.3f} of the MACs are left')
         drop_mac_hooks(cfg)
         if not args.no_distillation:  # its neck has other channels
-            teacher = dict(config=osp.abspath(args.config), checkpoint=osp.abspath(args.checkpoint))
-            cfg.custom_hooks.append(dict(type='DistillationHook', **teacher, neck=0.0))
+            teacher = osp.abspath(args.teacher or args.checkpoint)
+            source = dict(config=osp.abspath(args.config), checkpoint=teacher)
+            cfg.custom_hooks.append(dict(type='DistillationHook', **source, neck=0.0))
         scale_rate(cfg)
         if args.amp:
             use_amp(cfg)
