@@ -13,7 +13,6 @@ from mmdet_groupconv.analysis.plan_table import print_plan
 from mmdet_groupconv.checkpoints import (
     check_fit,
     read_checkpoint,
-    read_state_dict,
     whole_file,
     write_checkpoint,
 )
@@ -86,6 +85,24 @@ def check(args: argparse.Namespace) -> None:
         raise ValueError(f'--out {args.out} is a file, expected a folder')
 
 
+def classes_of(meta: dict) -> list[str]:
+    """What a checkpoint of MMDetection says that it tells apart; empty where it says nothing."""
+    about = {key.lower(): value for key, value in (meta.get('dataset_meta') or {}).items()}
+    return list(about.get('classes') or ())
+
+
+def check_teacher(path: str, cfg: Config, classes: list[str]) -> None:
+    """Raise FileNotFoundError or ValueError where it isn't the detector of `cfg` and `classes`."""
+    state, meta = read_checkpoint(path)
+    check_fit(build_model(cfg), state, path)
+    found = classes_of(meta)
+    if found and classes and found != classes:
+        raise ValueError(
+            f'--teacher {path} knows the classes {", ".join(found[:5])}, expected '
+            f'{", ".join(classes[:5])}, in this order'
+        )
+
+
 def evaluate(config: str) -> None:
     """Test a written config with the weights that its fine-tuning starts from."""
     cfg = Config.fromfile(config)
@@ -102,7 +119,7 @@ def main(argv: list[str] | None = None) -> int:
         cfg = load_config(args)
         state, meta = read_checkpoint(args.checkpoint)
         if args.teacher is not None:
-            check_fit(build_model(cfg), read_state_dict(args.teacher), args.teacher)
+            check_teacher(args.teacher, cfg, classes_of(meta))
         if args.images is None and args.percentage is None:
             check_data(cfg, ('train',))
         settings = Settings(

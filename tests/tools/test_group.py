@@ -206,6 +206,20 @@ def test_weights_of_another_network_are_refused(main, folder, tmp_path, capsys):
     assert f'checkpoint {other} does not fit RetinaNet' in capsys.readouterr().err
 
 
+def test_a_teacher_of_other_classes_is_refused(main, folder, tmp_path, capsys):
+    state = read_state_dict(folder / 'dense.pth')
+    for name, classes in (('dense', ('cat', 'dog')), ('teacher', ('dog', 'cat'))):
+        torch.save(
+            dict(state_dict=state, meta=dict(dataset_meta=dict(CLASSES=classes))),
+            tmp_path / f'{name}.pth',
+        )
+    arguments = '--method', 'sgc', '--teacher', tmp_path / 'teacher.pth', '--out', tmp_path / 'out'
+    with pytest.raises(SystemExit):
+        main([str(a) for a in (folder / 'config.py', tmp_path / 'dense.pth', *arguments)])
+    assert 'knows the classes dog, cat, expected cat, dog' in capsys.readouterr().err
+    assert not (tmp_path / 'out').exists()
+
+
 def test_another_backbone_is_refused(main, folder, tmp_path, capsys):
     config = tmp_path / 'config.py'
     config.write_text(
