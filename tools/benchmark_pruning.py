@@ -1,20 +1,25 @@
 """What channel pruning gives for the same MACs: by torch-pruning, with the same fine-tuning.
 
-To set beside tools/group.py. Needs ``pip install torch-pruning``, which nothing else here does.
+To set beside tools/group.py: mAP, and milliseconds in onnxruntime. Needs ``pip install
+torch-pruning``, which nothing else here does, and the extra ``export``.
 """
 
 import argparse
+import functools
 import json
 import os.path as osp
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
+import onnxruntime
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmdet_groupconv.analysis import count_macs
+from mmdet_groupconv.benchmark import interleaved
 from mmdet_groupconv.checkpoints import check_fit, read_state_dict, whole_file
 from mmdet_groupconv.engine.calibration import training_images, training_losses
 from mmdet_groupconv.engine.errors import run_errors, user_errors
@@ -27,6 +32,7 @@ from mmdet_groupconv.engine.launch import (
     use_amp,
 )
 from mmdet_groupconv.engine.options import add_config_options, add_run_options
+from mmdet_groupconv.inference.onnx import export_onnx
 
 _STEPS = 400  # so many at most, each prunes a little of what is left
 
@@ -42,6 +48,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--no-distillation', action='store_true')
     parser.add_argument('--amp', action='store_true')
     parser.add_argument('--shape', type=int, nargs=2, default=(800, 1344), metavar=('H', 'W'))
+    parser.add_argument(
+        '--beside', nargs='+', default=[], metavar='FILE', help='of tools/export.py, to time as well'
+    )
     add_run_options(parser)
     return parser.parse_args(argv)
 
@@ -94,6 +103,20 @@ def keep_weights(model: nn.Module) -> None:
             module.is_init = True
 
 
+def time_files(files: list[str], shape: tuple[int, int], rounds: int = 21) -> dict[str, float]:
+    """Milliseconds of ONNX files in onnxruntime, one thread: medians of interleaved calls."""
+    image = np.random.default_rng(0).normal(size=(1, 3, *shape)).astype(np.float32)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    runs = {}
+    for file in files:
+        session = onnxruntime.InferenceSession(file, options, ['CPUExecutionProvider'])
+        feed = {session.get_inputs()[0].name: image}
+        runs[file] = functools.partial(session.run, None, feed)
+    found = interleaved(runs, rounds, torch.device('cpu'))
+    return {file: 1000 * timing.median for file, timing in found.items()}
+
+
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     with user_errors():
@@ -118,9 +141,14 @@ def main(argv: list[str] | None = None) -> int:
         runner.train()
     with whole_file(Path(cfg.work_dir) / 'pruned.pt') as path:
         torch.save(model, path)  # its shapes are in no config
+    file = osp.join(cfg.work_dir, 'pruned.onnx')
+    export_onnx(model.eval(), file, tuple(args.shape))
+    times = time_files([file, *args.beside], tuple(args.shape))
+    for name, milliseconds in times.items():
+        print(f'{milliseconds:.1f} ms: {name}')
     scores = {k: v for k, v in runner.message_hub.runtime_info.items() if isinstance(v, float)}
     with whole_file(Path(cfg.work_dir) / 'pruning.json') as path:
-        path.write_text(json.dumps(dict(macs=left, **scores)))
+        path.write_text(json.dumps(dict(macs=left, milliseconds=times, **scores)))
     return 0
 
 
