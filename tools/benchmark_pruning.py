@@ -49,7 +49,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--amp', action='store_true')
     parser.add_argument('--shape', type=int, nargs=2, default=(800, 1344), metavar=('H', 'W'))
     parser.add_argument(
-        '--beside', nargs='+', default=[], metavar='FILE', help='of tools/export.py, to time as well'
+        '--beside', nargs='+', default=[], metavar='FILE', help='of tools/export.py, to be timed'
     )
     add_run_options(parser)
     return parser.parse_args(argv)
