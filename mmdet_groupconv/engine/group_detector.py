@@ -1,6 +1,6 @@
 """A trained dense detector, grouped by a method for a budget of MACs."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ from ..analysis.macs import MacReport, count_macs
 from ..checkpoints import check_fit, trimmed_keys
 from ..grouping import (
     Clusters,
+    GroupPlanner,
     Groups,
     LayerPlan,
     MeasuredLoss,
@@ -25,7 +26,6 @@ from ..grouping import (
     magnitude_importance,
     mean_loss,
     output_change,
-    plan_groups,
     start_gates,
     start_groups,
     taylor_importance,
@@ -96,21 +96,27 @@ def group_detector(
     model.load_state_dict(state, strict=False)
     importance = _importance(cfg, dense, _grouped_layers(model), settings)
     macs = {row.name: row.original for row in before.layers}
-    static = [name for name, m in model.named_modules() if isinstance(m, StaticGrouping)]
-    fitted_on = min(settings.images, _FITTED_ON)
-    refit = Refit(dense, static, forward_passes(dense, _images(cfg, settings, fitted_on)))
-    loss = _measured_loss(cfg, model, refit, static, settings)
-    spaces = _spaces(dense)
-    for _ in range(_ROUNDS):
-        plans, chosen = _choose(spaces, model, importance, macs, budget, loss, refit, settings)
-        plan = _plan(settings, before, count_macs(model, settings.input_size), plans)
-        short = settings.macs - plan.reached
-        if short <= _TOLERANCE:
-            break
-        # Channels that nobody reads any more save their filters, too.
-        budget += short * _of_scope(before, settings.scope).original
+    plans = {name: LayerPlan(name, macs[name]) for name in importance}
+    static = {name: w for name, w in importance.items() if _is_static(model, name)}
+    if settings.method in BY_IMAGE:  # layers that none can gate (fully connected) are grouped, too
+        start_gates(model, importance)
+        budget = settings.macs * sum(macs[name] for name in static)
+    spaces, chosen = _spaces(dense), {}
+    if static:
+        images = list(_images(cfg, settings, min(settings.images, _FITTED_ON)))
+        refit = Refit(dense, static, forward_passes(dense, images))
+        loss = _measured_loss(model, refit, static, images[:_MEASURED_ON], settings)
+        sizes = settings.align, MOST_GROUPS, settings.seed
+        planner = GroupPlanner(static, spaces, macs, loss, sgc_layers(model), *sizes)
+        chosen = _start(model, planner, refit, budget, before, settings)
+    for name, groups in chosen.items():
+        if groups is not None:
+            plans[name].groups, plans[name].kept = groups.number, groups.kept
+        elif name not in sgc_layers(model):
+            plans[name].why_dense = why_dense(spaces.layers[name], spaces, settings.align)
+    plan = _plan(settings, before, count_macs(model, settings.input_size), plans)
     disjoint = {name: groups for name, groups in chosen.items() if isinstance(groups, Groups)}
-    plan.orders = compare_orders(importance, spaces, disjoint, settings.seed)
+    plan.orders = compare_orders(static, spaces, disjoint, settings.seed)
     return GroupedDetector(config, model, plan)
 
 
@@ -174,6 +180,10 @@ def _grouped_layers(model: nn.Module) -> list[str]:
     return [name for name, m in model.named_modules() if isinstance(m, GroupedLayer)]
 
 
+def _is_static(model: nn.Module, name: str) -> bool:
+    return isinstance(model.get_submodule(name), StaticGrouping)
+
+
 def _of_scope(report: MacReport, scope: str) -> MacReport:
     return report.parts['backbone'] if scope == 'backbone' else report
 
@@ -188,14 +198,17 @@ def _importance(
 
 
 def _measured_loss(
-    cfg: Config, model: nn.Module, refit: Refit, layers: list[str], settings: Settings
+    model: nn.Module,
+    refit: Refit,
+    layers: Iterable[str],
+    images: list[dict],
+    settings: Settings,
 ) -> MeasuredLoss:
-    """Of the grouped model's static layers, on a few of the images."""
-    batches = list(_images(cfg, settings, min(settings.images, _MEASURED_ON)))
+    """Of the grouped model's static layers."""
     if settings.labelled:
-        evaluate = mean_loss(lambda: training_losses(model, batches))
+        evaluate = mean_loss(lambda: training_losses(model, images))
     else:
-        evaluate = output_change(forward_passes(model, batches))
+        evaluate = output_change(forward_passes(model, images))
     return MeasuredLoss(model, layers, refit, evaluate)
 
 
@@ -211,38 +224,26 @@ def _spaces(dense: nn.Module) -> Spaces:
     return find_spaces(dense.eval(), lambda: run(dense, image))
 
 
-def _choose(
-    spaces: Spaces,
+def _start(
     model: nn.Module,
-    importance: dict[str, np.ndarray],
-    macs: dict[str, float],
-    budget: float,
-    loss: MeasuredLoss,
+    planner: GroupPlanner,
     refit: Refit,
+    budget: float,
+    before: MacReport,
     settings: Settings,
-) -> tuple[dict[str, LayerPlan], dict[str, Groups | Clusters | None]]:
-    """Put the best groups for the budget into the model's layers.
-
-    Where gates decide by image, layers that none can (fully connected ones) have fixed groups all
-    the same, and the gates start open.
-    """
-    plans = {name: LayerPlan(name, macs[name]) for name in importance}
-    clustered = sgc_layers(model)
-    if settings.method in BY_IMAGE:
-        start_gates(model, importance)
-        importance = {name: importance[name] for name in clustered}
-        budget = settings.macs * sum(macs[name] for name in importance)
-    if not importance:
-        return plans, {}
-    sizes = settings.align, MOST_GROUPS, settings.seed
-    chosen = plan_groups(importance, spaces, macs, budget, loss, clustered, *sizes)
-    start_groups(model, chosen, refit)
-    for name, groups in chosen.items():
-        if groups is not None:
-            plans[name].groups, plans[name].kept = groups.number, groups.kept
-        elif name not in clustered:
-            plans[name].why_dense = why_dense(spaces.layers[name], spaces, settings.align)
-    return plans, chosen
+) -> dict[str, Groups | Clusters | None]:
+    """Put the best groups for the budget into the model's layers; returns them."""
+    whole = _of_scope(before, settings.scope).original
+    for _ in range(_ROUNDS):
+        chosen = planner.plan(budget)
+        start_groups(model, chosen, refit)
+        left = _of_scope(count_macs(model, settings.input_size), settings.scope).macs
+        short = settings.macs * whole - left
+        if short <= _TOLERANCE * whole:
+            break
+        # Channels that nobody reads any more save their filters, too.
+        budget += short
+    return chosen
 
 
 def _plan(

@@ -7,7 +7,7 @@ from .clusters import Clusters, cluster_options, regular_clusters
 from .comparison import compare_orders
 from .importance import magnitude_importance, taylor_importance
 from .plan import LayerPlan, Plan
-from .planning import plan_groups
+from .planning import GroupPlanner
 from .refit import Refit
 from .regular import Groups, free_spaces, shuffled_spaces, why_dense
 from .sensitivity import MeasuredLoss, mean_loss, output_change
@@ -18,6 +18,7 @@ __all__ = [
     'Choice',
     'Clusters',
     'Ends',
+    'GroupPlanner',
     'Groups',
     'LayerPlan',
     'MeasuredLoss',
@@ -34,7 +35,6 @@ __all__ = [
     'mask_generators',
     'mean_loss',
     'output_change',
-    'plan_groups',
     'regular_clusters',
     'shuffled_spaces',
     'start_gates',

@@ -14,50 +14,63 @@ from .spaces import Spaces
 _ROUNDS = 3
 
 
-def plan_groups(
-    importance: dict[str, np.ndarray],
-    spaces: Spaces,
-    macs: dict[str, float],
-    budget: float,
-    loss: Callable[[str, Groups | Clusters], float],
-    clustered: Collection[str] = (),
-    align: int = 16,
-    most: int = 16,
-    seed: int = 0,
-) -> dict[str, Groups | Clusters | None]:
-    """Choose how each layer is grouped, at the least loss, and the most importance kept for that.
+class GroupPlanner:
+    """Chooses how each layer is grouped, at the least loss, and the most importance kept for that.
 
-    First come orders that serve every number of groups, then numbers that meet the budget, then
-    orders for these numbers, and so on.
+    First come orders that serve every number of groups, once; then for each budget numbers that
+    meet it, then orders for these numbers, and so on.
 
-    importance: ``[K, C]`` of each layer that may be grouped. macs: of each of them, dense. budget:
-    for all of them together. loss: of a layer, by name, in such groups. clustered: layers whose
-    clusters may read the same channels; the others get disjoint groups. align: groups have
-    multiples of so many channels and filters. most: disjoint groups, a power of two. Returns None
-    for what stays dense.
-
-    Raises ValueError where the budget can't be met.
+    importance: ``[K, C]`` of each layer that may be grouped. macs: of each of them, dense. loss: of
+    a layer, by name, in such groups. clustered: layers whose clusters may read the same channels;
+    the others get disjoint groups. align: groups have multiples of so many channels and filters.
+    most: disjoint groups, a power of two.
     """
-    clusters = {
-        name: cluster_options(weights, align, seed=seed)
-        for name, weights in importance.items()
-        if name in clustered
-    }
-    orders = _orders(importance, spaces, clusters, align, most, seed)
-    numbers: dict[str, int] = {}
-    for _ in range(_ROUNDS):
-        tried = {name: [None, *clusters.get(name, [])] for name in importance}
-        for name in orders.importance:
-            counts = group_counts(orders, name)[1:]
-            tried[name] += [groups_of(orders, name, number) for number in counts]
-        chosen, before = allocate(_choices(tried, macs, loss), budget), numbers
-        numbers = {name: 2 ** chosen[name] for name in orders.importance}
-        orders.improve(numbers)
-        if numbers == before:
-            break
-    plan = {name: tried[name][option] for name, option in chosen.items()}
-    better = {name: groups_of(orders, name, n) for name, n in numbers.items() if n > 1}
-    return plan | better
+
+    def __init__(
+        self,
+        importance: dict[str, np.ndarray],
+        spaces: Spaces,
+        macs: dict[str, float],
+        loss: Callable[[str, Groups | Clusters], float],
+        clustered: Collection[str] = (),
+        align: int = 16,
+        most: int = 16,
+        seed: int = 0,
+    ) -> None:
+        self._names = list(importance)
+        self._macs = macs
+        self._loss = loss
+        self._clusters = {
+            name: cluster_options(importance[name], align, seed=seed)
+            for name in track(importance, 'forming clusters')
+            if name in clustered
+        }
+        self._orders = _orders(importance, spaces, self._clusters, align, most, seed)
+
+    def plan(self, budget: float) -> dict[str, Groups | Clusters | None]:
+        """The groups of each layer, None of what stays dense.
+
+        budget: MACs of all layers together. Raises ValueError where it can't be met.
+        """
+        orders, numbers = self._orders, {}
+        for _ in range(_ROUNDS):
+            tried = {name: self._options(name) for name in self._names}
+            chosen, before = allocate(_choices(tried, self._macs, self._loss), budget), numbers
+            numbers = {name: 2 ** chosen[name] for name in orders.importance}
+            orders.improve(numbers)
+            if numbers == before:
+                break
+        plan = {name: tried[name][option] for name, option in chosen.items()}
+        better = {name: groups_of(orders, name, n) for name, n in numbers.items() if n > 1}
+        return plan | better
+
+    def _options(self, name: str) -> list[Groups | Clusters | None]:
+        if name in self._clusters:
+            return [None, *self._clusters[name]]
+        if name not in self._orders.importance:
+            return [None]
+        counts = group_counts(self._orders, name)[1:]
+        return [None, *(groups_of(self._orders, name, number) for number in counts)]
 
 
 def _choices(

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mmdet_groupconv.grouping import Clusters, Ends, Spaces, plan_groups
+from mmdet_groupconv.grouping import Clusters, Ends, GroupPlanner, Spaces
 
 # Two residual blocks: a stream (0), each with a space of its own between two layers.
 BLOCKS = Spaces(
@@ -31,7 +31,7 @@ def test_meets_the_budget_with_powers_of_two_where_least_is_lost():
     block = np.arange(32) // 8
     importance['b.conv2'] = 1.0 * (block[:, None] == block)  # loses nothing in four groups
     macs = dict.fromkeys(names, 100.0)
-    plan = plan_groups(importance, BLOCKS, macs, 250.0, cut(importance), align=4)
+    plan = GroupPlanner(importance, BLOCKS, macs, cut(importance), align=4).plan(250.0)
     numbers = {name: groups.number if groups else 1 for name, groups in plan.items()}
     assert set(numbers.values()) <= {1, 2, 4, 8}
     assert 200 < sum(macs[name] / numbers[name] for name in names) <= 251
@@ -48,7 +48,8 @@ def test_clusters_and_groups_share_a_budget():
     importance = {'a.conv1': rng.random((32, 32)), 'fc': rng.random((32, 64))}
     spaces = BLOCKS._replace(layers={**BLOCKS.layers, 'fc': Ends(None, 3)})
     macs = {'a.conv1': 100.0, 'fc': 100.0}
-    plan = plan_groups(importance, spaces, macs, 100.0, cut(importance), clustered=['fc'], align=4)
+    planner = GroupPlanner(importance, spaces, macs, cut(importance), clustered=['fc'], align=4)
+    plan = planner.plan(100.0)
     assert isinstance(plan['fc'], Clusters)
     done = macs['fc'] * plan['fc'].mask.mean() + macs['a.conv1'] / plan['a.conv1'].number
     assert 85 < done <= 101
@@ -57,7 +58,8 @@ def test_clusters_and_groups_share_a_budget():
 def test_what_can_not_be_grouped_stays_dense():
     spaces = Spaces({'a': Ends(0, 1), 'odd': Ends(1, 2)}, {0: 32, 1: 32, 2: 27}, set())
     importance = {'a': np.ones((32, 32)), 'odd': np.ones((27, 32))}
-    plan = plan_groups(importance, spaces, dict(a=100.0, odd=10.0), 60.0, cut(importance), align=4)
+    macs = dict(a=100.0, odd=10.0)
+    plan = GroupPlanner(importance, spaces, macs, cut(importance), align=4).plan(60.0)
     assert plan['odd'] is None
     assert plan['a'].number == 2
 
@@ -65,4 +67,4 @@ def test_what_can_not_be_grouped_stays_dense():
 def test_a_budget_that_can_not_be_met_is_refused():
     importance = {'a.conv1': np.ones((32, 32))}
     with pytest.raises(ValueError, match='can not be met'):
-        plan_groups(importance, BLOCKS, {'a.conv1': 100.0}, 10.0, cut(importance), align=4)
+        GroupPlanner(importance, BLOCKS, {'a.conv1': 100.0}, cut(importance), align=4).plan(10.0)
