@@ -234,16 +234,20 @@ def _start(
 ) -> dict[str, Groups | Clusters | None]:
     """Put the best groups for the budget into the model's layers; returns them."""
     whole = _of_scope(before, settings.scope).original
+    tried = {}
     for _ in range(_ROUNDS):
         chosen = planner.plan(budget)
         start_groups(model, chosen, refit)
         left = _of_scope(count_macs(model, settings.input_size), settings.scope).macs
         short = settings.macs * whole - left
-        if short <= _TOLERANCE * whole:
-            break
+        tried[abs(short)] = chosen
+        if abs(short) <= _TOLERANCE * whole:
+            return chosen
         # Channels that nobody reads any more save their filters, too.
         budget += short
-    return chosen
+    best = tried[min(tried)]
+    start_groups(model, best, refit)
+    return best
 
 
 def _plan(
