@@ -16,7 +16,6 @@ model = dict(
 optim_wrapper = dict(optimizer=dict(lr=0.01), paramwise_cfg=_base_.method_paramwise)
 custom_hooks = [
     *_base_.custom_hooks,
-    dict(type='GroupShrinkHook', stop=0.15),  # of the box head's layers
     dict(
         type='DistillationHook',
         config='{{ fileDirname }}/faster-rcnn_r18_fpn_1x_coco.py',

@@ -15,7 +15,7 @@ model = dict(
 )
 optim_wrapper = dict(paramwise_cfg=_base_.method_paramwise)
 custom_hooks = [
-    dict(type='GroupShrinkHook', stop=0.15),  # of the box head's layers
+    *_base_.custom_hooks,
     dict(
         type='DistillationHook',
         config='{{ fileDirname }}/faster-rcnn_mbv2_fpn_1x_coco.py',

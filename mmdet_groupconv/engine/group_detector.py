@@ -135,7 +135,7 @@ def self_grouped_detector(
     """
     dense = build_model(cfg)
     check_fit(dense, state, source, may_add=trimmed_keys(dense))
-    config = grouped_config(cfg, 'sgc', settings.scope, [dict(type='MACRatioHook')])
+    config = grouped_config(cfg, 'sgc', settings.scope, dict(type='MACRatioHook'))
     model = build_model(config)
     model.load_state_dict(state, strict=False)
     self_group_model(model, percentage, step, settings.seed)
@@ -150,10 +150,10 @@ def self_grouped_detector(
 
 def _grouped(cfg: Config, settings: Settings, before: MacReport) -> tuple[Config, nn.Module, float]:
     """The grouped config, its detector, and the MACs that its grouped layers may do."""
-    hooks = schedule(cfg, settings.method, settings.macs, settings.scope)
+    hook = schedule(cfg, settings.method, settings.macs, settings.scope)
     layer: dict = {}
     while True:
-        config = grouped_config(cfg, settings.method, settings.scope, hooks, layer)
+        config = grouped_config(cfg, settings.method, settings.scope, hook, layer)
         model = build_model(config)
         if not _grouped_layers(model):
             raise ValueError(

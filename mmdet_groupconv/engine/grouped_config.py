@@ -40,7 +40,7 @@ def grouped_config(
     dense: Config,
     method: str,
     scope: str,
-    hooks: list[dict],
+    hook: dict,
     layer: dict | None = None,
 ) -> Config:
     """The config that fine-tunes a dense detector in groups; `dense` stays as it is.
@@ -49,7 +49,7 @@ def grouped_config(
     not frozen. The learning rate goes by the dense detector's, see :func:`scale_rate`.
 
     dense: its config, whose backbone is a ResNet or MobileNetV2. method: one of METHODS. scope:
-    'backbone' or 'detector', with neck and heads where their layers can be chosen. hooks: of the
+    'backbone' or 'detector', with neck and heads where their layers can be chosen. hook: of the
     method, in the place of others of ours. layer: what the method's layers take beyond the
     defaults, such as DGC's ``gate_factor``.
 
@@ -66,7 +66,7 @@ def grouped_config(
         _group_box_heads(model.get('roi_head'))
     cfg.custom_imports = _with_our_imports(cfg.get('custom_imports'))
     others = [hook for hook in cfg.get('custom_hooks') or [] if not _counts_macs(hook)]
-    cfg.custom_hooks = others + hooks
+    cfg.custom_hooks = [*others, hook]
     _fine_tune(cfg, method)
     return cfg
 
@@ -154,23 +154,18 @@ def _fine_tune(cfg: Config, method: str) -> None:
         wrapper.paramwise_cfg = paramwise
 
 
-def schedule(cfg: Config, method: str, macs: float, scope: str) -> list[dict]:
-    """The hooks that bring a method from the dense detector to its share of the scope's MACs.
+def schedule(cfg: Config, method: str, macs: float, scope: str) -> dict:
+    """The hook that brings a method from the dense detector to its share of the scope's MACs.
 
-    Fixed groups start from weights that were fitted to them, so there is nothing to bring down but
-    in RoI heads, whose first layer is too wide for that. Gates close within the first half of the
-    run at most, so that the rest mends it.
+    Static groups start from weights that were fitted to them, so there is nothing to bring down.
+    Gates close within the first half of the run, so that the rest mends it.
     """
-    hooks: list[dict] = []
     if method == 'dgc':
-        hooks.append(dict(type='DGCScheduleHook', start=0.0, stop=0.5))
-    elif method == 'msgc':
+        return dict(type='DGCScheduleHook', start=0.0, stop=0.5)
+    if method == 'msgc':
         weight = 5.0 if _is_adam(cfg) else 30.0  # AdamW scales each gradient by its own size
-        budget = dict(
+        return dict(
             type='MACBudgetHook', target=macs, scope=scope, weight=weight, stop=0.4, warmup=1.0,
             settle=0.7,
         )  # fmt: skip
-        hooks.append(budget)
-    if scope == 'detector' and 'roi_head' in cfg.model:
-        hooks.append(dict(type='GroupShrinkHook', stop=0.15))
-    return hooks or [dict(type='MACRatioHook')]
+    return dict(type='MACRatioHook')

@@ -13,7 +13,8 @@ from .regular import Groups
 
 _SAMPLES = 1024  # positions of a map; more say little, since neighbours are alike
 _RIDGE = 0.01  # of the inputs' mean power
-_MOST_INPUTS = 8192  # of a filter: the second moments of more take too much memory
+_WIDE = 8192  # weights of a filter: the second moments of more take too much memory
+_SAMPLES_OF_WIDE = 128  # of an image, kept as they are
 
 
 class Refit:
@@ -21,11 +22,11 @@ class Refit:
 
     For each filter ``min_v E[(v . x - w . x)^2] + r |v - w|^2`` over images, ``v`` zero outside its
     group: the reconstruction of channel pruning (He et al., ICCV 2017, equation 1) and of optimal
-    brain surgeons, in closed form from the inputs' second moments in the dense network.
+    brain surgeons, in closed form from the inputs in the dense network: their second moments, or
+    a few of themselves for layers of more than 8192 weights a filter.
 
     network: dense. layers: names of its convolutions and linear layers. forwards: each runs it on a
-    batch of images. Layers whose filters have above 8192 weights keep theirs, what crosses groups
-    as well.
+    batch of images.
 
     Raises ValueError where no batch comes.
     """
@@ -39,20 +40,29 @@ class Refit:
     ) -> None:
         modules = {name: network.get_submodule(name) for name in layers}
         self._weights = {name: m.weight.detach().clone() for name, m in modules.items()}
-        judged = {
-            name: module
+        self._inputs = {
+            name: (_Samples if module.weight[0].numel() > _WIDE else _Moments)()
             for name, module in modules.items()
-            if module.weight[0].numel() <= _MOST_INPUTS
         }
-        self._moments = _second_moments(judged, forwards, seed)
+        draw = np.random.default_rng(seed)
+
+        def note(name: str, x: Tensor) -> None:
+            x, inputs = _read_by(modules[name], x.float()), self._inputs[name]
+            if len(x) > inputs.most:
+                chosen = draw.choice(len(x), inputs.most, replace=False)
+                x = x[torch.from_numpy(chosen).to(x.device)]
+            inputs.add(x)
+
+        if modules and not watch_inputs(modules, forwards, note):
+            raise ValueError('no image to fit weights on, expected one or more')
 
     def __call__(self, name: str, groups: Groups | Clusters | None) -> Tensor:
         """The weight of a layer in `groups`, of the dense shape, zero across them.
 
         None, the dense layer, has its own.
         """
-        dense, moments = self._weights[name], self._moments.get(name)
-        if groups is None or moments is None:
+        dense = self._weights[name]
+        if groups is None:
             return dense
         mask = torch.from_numpy(groups.mask).to(dense.device)
         kernel = dense[0, 0].numel()
@@ -62,46 +72,72 @@ class Refit:
         for number, row in enumerate(rows):
             read = row.repeat_interleave(kernel).nonzero()[:, 0]
             filters = (group_of == number).nonzero()[:, 0]
-            fitted[filters[:, None], read] = _fit(weight[filters], moments, read)
+            fitted[filters[:, None], read] = self._inputs[name].fit(weight[filters], read)
         return fitted.to(dense.dtype).reshape(dense.shape)
 
 
-def _fit(weight: Tensor, moments: Tensor, read: Tensor) -> Tensor:
-    """``[K, C]``, ``[C, C]`` and the indices ``[R]`` of what may be read -> ``[K, R]``."""
-    kept = weight[:, read]
-    wanted = weight @ moments[:, read].double()  # E[(w . x) x]
-    gram = moments[read][:, read].double()
-    ridge = _RIDGE * moments.diagonal().mean().double().clamp(min=1e-12)
-    gram.diagonal().add_(ridge)
-    factor = torch.linalg.cholesky(gram)
-    return torch.cholesky_solve((wanted + ridge * kept).T, factor).T
+class _Moments:
+    """The mean of ``x x^T`` over inputs, float32: the normal equations."""
+
+    most = _SAMPLES
+
+    def __init__(self) -> None:
+        self.total: Tensor | None = None
+        self.seen = 0
+
+    def add(self, x: Tensor) -> None:
+        """x: ``[n, C]``."""
+        if self.total is None:
+            self.total = x.new_zeros(x.size(1), x.size(1))
+        self.total.addmm_(x.T, x)
+        self.seen += len(x)
+
+    def fit(self, weight: Tensor, read: Tensor) -> Tensor:
+        """Filters ``[K, C]`` and the indices ``[R]`` of what they may read -> ``[K, R]``."""
+        if not self.seen:  # a part that these images didn't reach
+            return weight[:, read]
+        wanted = weight @ self.total[:, read].double() / self.seen  # E[(w . x) x]
+        gram = self.total[read][:, read].double() / self.seen
+        ridge = _ridge(self.total.diagonal().mean() / self.seen)
+        gram.diagonal().add_(ridge)
+        return _solve(gram, (wanted + ridge * weight[:, read]).T).T
 
 
-def _second_moments(
-    modules: dict[str, nn.Module], forwards: Iterable[Callable[[], object]], seed: int
-) -> dict[str, Tensor]:
-    """Means of ``x x^T`` over images and positions, ``x`` what one output reads: float32."""
-    if not modules:
-        return {}
-    draw = np.random.default_rng(seed)
-    sums: dict[str, Tensor] = {}
-    seen = dict.fromkeys(modules, 0)
+class _Samples:
+    """Inputs themselves: the dual form, whose matrices have a row for each of them."""
 
-    def note(name: str, x: Tensor) -> None:
-        x = _inputs(modules[name], x.float())
-        if len(x) > _SAMPLES:
-            x = x[torch.from_numpy(draw.choice(len(x), _SAMPLES, replace=False)).to(x.device)]
-        if name not in sums:
-            sums[name] = x.new_zeros(x.size(1), x.size(1))
-        sums[name].addmm_(x.T, x)
-        seen[name] += len(x)
+    most = _SAMPLES_OF_WIDE
 
-    if not watch_inputs(modules, forwards, note):
-        raise ValueError('no image to fit weights on, expected one or more')
-    return {name: total / seen[name] for name, total in sums.items()}
+    def __init__(self) -> None:
+        self.rows: list[Tensor] = []
+
+    def add(self, x: Tensor) -> None:
+        """x: ``[n, C]``."""
+        self.rows.append(x)
+
+    def fit(self, weight: Tensor, read: Tensor) -> Tensor:
+        """As of :class:`_Moments`."""
+        kept = weight[:, read]
+        if not sum(map(len, self.rows)):
+            return kept
+        x = torch.cat(self.rows)
+        ridge = _ridge(x.square().mean()) * len(x)
+        x_read = x[:, read].double()
+        lacking = x.double() @ weight.T - x_read @ kept.T  # [n, K]
+        gram = x_read @ x_read.T
+        gram.diagonal().add_(ridge)
+        return kept + (x_read.T @ _solve(gram, lacking)).T
 
 
-def _inputs(module: nn.Module, x: Tensor) -> Tensor:
+def _ridge(power: Tensor) -> Tensor:
+    return _RIDGE * power.double().clamp(min=1e-12)
+
+
+def _solve(gram: Tensor, wanted: Tensor) -> Tensor:
+    return torch.cholesky_solve(wanted, torch.linalg.cholesky(gram))
+
+
+def _read_by(module: nn.Module, x: Tensor) -> Tensor:
     """What each output position reads: ``[positions, weights of a filter]``."""
     if isinstance(module, nn.Linear):
         return x

@@ -8,6 +8,7 @@ from mmengine.config import Config
 from mmdet_groupconv.engine.grouped_config import grouped_config, schedule
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
+COUNTING = dict(type='MACRatioHook')
 READY = sorted(CONFIGS.glob('*/*_whole_distill_1x_coco.py'))
 
 
@@ -39,8 +40,8 @@ def test_ready_configs_are_what_the_tool_writes(path):
     )
     factor = ready.model.backbone.get('gate_factor')
     layer = {} if factor is None else dict(gate_factor=factor)
-    hooks = schedule(dense, method, 0.5, 'detector')
-    made = grouped_config(dense, method, 'detector', hooks, layer)
+    hook = schedule(dense, method, 0.5, 'detector')
+    made = grouped_config(dense, method, 'detector', hook, layer)
     assert ready.model.to_dict() == made.model.to_dict()
     assert ready.optim_wrapper.optimizer.lr == made.optim_wrapper.optimizer.lr
     ours = [h for h in ready.custom_hooks if h['type'] not in ('DistillationHook', 'MACBudgetHook')]
@@ -56,7 +57,7 @@ def test_the_dense_config_stays_as_it_is(dense):
 
 
 def test_the_backbone_alone(dense):
-    made = grouped_config(dense, 'flgc', 'backbone', [])
+    made = grouped_config(dense, 'flgc', 'backbone', COUNTING)
     assert made.model.backbone.type == 'FLGCResNet'
     assert made.model.neck == dense.model.neck
     assert made.model.bbox_head == dense.model.bbox_head
@@ -64,20 +65,20 @@ def test_the_backbone_alone(dense):
 
 def test_what_is_grouped_is_neither_frozen_nor_initialised_otherwise(dense):
     assert dense.model.backbone.frozen_stages == 1
-    made = grouped_config(dense, 'sgc', 'detector', [])
+    made = grouped_config(dense, 'sgc', 'detector', COUNTING)
     assert made.model.backbone.frozen_stages == 0
     assert made.model.backbone.init_cfg is None
 
 
 def test_other_hooks_stay_and_ours_are_replaced(dense):
     dense.custom_hooks = [dict(type='MACRatioHook'), dict(type='NumClassCheckHook')]
-    made = grouped_config(dense, 'fixed', 'detector', [dict(type='GroupShrinkHook')])
-    assert [hook['type'] for hook in made.custom_hooks] == ['NumClassCheckHook', 'GroupShrinkHook']
+    made = grouped_config(dense, 'fixed', 'detector', dict(type='DGCScheduleHook'))
+    assert [hook['type'] for hook in made.custom_hooks] == ['NumClassCheckHook', 'DGCScheduleHook']
 
 
 def test_the_half_of_a_separable_convolution_that_can_be_is_grouped():
     dense = Config.fromfile(CONFIGS / 'retinanet/retinanet_mbv2_fpn_1x_coco.py')
-    made = grouped_config(dense, 'flgc', 'detector', [])
+    made = grouped_config(dense, 'flgc', 'detector', COUNTING)
     assert made.model.neck.conv_cfg.type == 'SeparableConv2d'
     assert made.model.neck.conv_cfg.pointwise_cfg.type == 'FLGCConv2d'
     assert made.model.bbox_head.pred_cfg == made.model.neck.conv_cfg
@@ -86,7 +87,7 @@ def test_the_half_of_a_separable_convolution_that_can_be_is_grouped():
 @pytest.mark.parametrize(('optimizer', 'weight'), [('SGD', 30.0), ('AdamW', 5.0)])
 def test_the_budgets_weight_goes_by_the_optimizer(dense, optimizer, weight):
     dense.optim_wrapper.optimizer.type = optimizer
-    (hook,) = schedule(dense, 'msgc', 0.4, 'detector')
+    hook = schedule(dense, 'msgc', 0.4, 'detector')
     assert hook['weight'] == weight
     assert hook['target'] == 0.4
 
@@ -97,6 +98,6 @@ def test_the_budgets_weight_goes_by_the_optimizer(dense, optimizer, weight):
 )
 def test_the_rate_goes_by_what_filters_read_and_by_the_optimizer(dense, method, optimizer, factor):
     dense.optim_wrapper.optimizer.type = optimizer
-    made = grouped_config(dense, method, 'detector', [])
+    made = grouped_config(dense, method, 'detector', COUNTING)
     expected = factor * dense.optim_wrapper.optimizer.lr
     assert made.optim_wrapper.optimizer.lr == pytest.approx(expected)

@@ -76,11 +76,21 @@ def test_the_dense_layer_keeps_its_weight():
     assert torch.equal(refit('0', None), layer.weight)
 
 
-def test_filters_of_too_many_weights_stay_as_they_are(monkeypatch):
-    monkeypatch.setattr('mmdet_groupconv.grouping.refit._MOST_INPUTS', 53)
+def test_wide_layers_are_fitted_alike(monkeypatch):
     layer = nn.Conv2d(6, 4, 3)
-    refit = refit_of(layer, torch.randn(2, 6, 8, 8))
-    assert torch.equal(refit('0', HALVES), layer.weight)
+    x = torch.randn(2, 6, 8, 8)
+    expected = refit_of(layer, x)('0', HALVES)
+    monkeypatch.setattr('mmdet_groupconv.grouping.refit._WIDE', 53)
+    torch.testing.assert_close(refit_of(layer, x)('0', HALVES), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_a_layer_that_no_image_reaches_keeps_what_it_may(monkeypatch):
+    network = nn.ModuleDict(dict(used=nn.Linear(6, 4), idle=nn.Linear(6, 4)))
+    for most in (100, 5):
+        monkeypatch.setattr('mmdet_groupconv.grouping.refit._WIDE', most)
+        refit = Refit(network, ['used', 'idle'], [lambda: network['used'](torch.randn(3, 6))])
+        expected = network['idle'].weight * torch.from_numpy(HALVES.mask)
+        assert torch.equal(refit('idle', HALVES), expected)
 
 
 def test_a_layer_that_runs_several_times_counts_all_its_inputs():
@@ -99,4 +109,4 @@ def test_without_layers_no_image_is_run():
     def run():
         raise AssertionError('an image was run')
 
-    assert Refit(nn.Sequential(nn.Conv2d(6, 4, 3)), [], [run])._moments == {}
+    Refit(nn.Sequential(nn.Conv2d(6, 4, 3)), [], [run])
