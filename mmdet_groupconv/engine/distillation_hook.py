@@ -27,7 +27,8 @@ class DistillationHook(Hook):
     ``loss_distill_neck``: the maps of the neck, by their correlation. ``loss_distill_cls``,
     ``loss_distill_box``: an anchor head's sigmoids and deltas; of a two-stage detector those of the
     RoI head on the student's sampled RoIs, by softmax, beside ``loss_distill_rpn_cls`` and
-    ``loss_distill_rpn_box``; of an ``ImageClassifier`` the softmax alone.
+    ``loss_distill_rpn_box``. Of an ``ImageClassifier`` they are its softmax and, as a neck has,
+    the maps of its backbone's stages.
     See :mod:`~mmdet_groupconv.engine.distillation_losses`.
 
     The teacher sees the same augmented images in the same precision, in evaluation mode. It is no
@@ -37,6 +38,7 @@ class DistillationHook(Hook):
     config: the teacher's config file, or a dict with a ``model``. checkpoint: its weights.
     neck: weight of each level's maps; the paper has 10 for one-stage detectors and 6 for two-stage
     ones, with losses of the labels alone beside it; ours is 1, beside the head's 2. 0 for none.
+    A classifier whose teacher has other stages needs 0.
     head: weight of all else; 0 for none: then teacher and student may be of different kinds.
     temperature: of softmaxes. labels: False drops the student's own losses, so that what the
     teacher says remains: images then need no labels (a detector's batch still needs samples).

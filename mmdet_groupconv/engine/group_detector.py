@@ -99,8 +99,10 @@ def group_detector(
     plans = {name: LayerPlan(name, macs[name]) for name in importance}
     static = {name: w for name, w in importance.items() if _is_static(model, name)}
     if settings.method in BY_IMAGE:  # layers that none can gate (fully connected) are grouped, too
-        start_gates(model, importance)
-        budget = settings.macs * sum(macs[name] for name in static)
+        gated = sum(macs[name] for name in importance.keys() - static.keys())
+        grouped = settings.macs * sum(macs[name] for name in static)
+        start_gates(model, importance, min(1.0, max(0.0, (budget - grouped) / gated)))
+        budget = grouped
     spaces, chosen = _spaces(dense), {}
     if static:
         images = list(_images(cfg, settings, min(settings.images, _FITTED_ON)))

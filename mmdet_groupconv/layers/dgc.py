@@ -44,7 +44,8 @@ class SaliencyNet(GateNet):
         The same for every image, far enough apart for a few hundred steps' noise to keep the order
         and near enough for the images to change it. importance: see :class:`DGCConv2d`.
         """
-        self._start_by_rank(self.fc2, importance, 0.75, 1.25)
+        steps = torch.linspace(0.75, 1.25, importance.size(-1))
+        self._start_by_rank(self.fc2, importance, steps)
 
     def decide(self, pooled: Tensor) -> Tensor:
         """See :class:`GateNet`."""

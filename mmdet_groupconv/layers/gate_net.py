@@ -58,12 +58,10 @@ class GateNet(nn.Module):
         raise NotImplementedError
 
     @torch.no_grad()
-    def _start_by_rank(
-        self, last: nn.Conv2d, importance: Tensor, least: float, most: float
-    ) -> None:
+    def _start_by_rank(self, last: nn.Conv2d, importance: Tensor, steps: Tensor) -> None:
         """Let the net's last convolution give the same for every image: only its biases count.
 
-        They go from `least` to `most` in equal steps, by the channels' rank within their head.
+        Those of a head are `steps`, ``[channels]``, by the channels' rank.
         importance: ``[heads, channels]``, more for what matters more.
 
         Raises ValueError for another shape and for values that are not finite.
@@ -77,6 +75,5 @@ class GateNet(nn.Module):
         if not importance.isfinite().all():
             raise ValueError('importance has values that are not finite, expected finite ones')
         rank = importance.argsort(dim=1, stable=True).argsort(dim=1)
-        steps = torch.linspace(least, most, expected[1], device=rank.device)
         last.weight.zero_()
-        last.bias.copy_(steps[rank].flatten())
+        last.bias.copy_(steps.to(rank.device)[rank].flatten())

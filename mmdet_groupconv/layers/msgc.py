@@ -74,17 +74,23 @@ class MaskGenerator(_TwoLayerNet):
         super().init_weights()
         nn.init.constant_(self.conv[3].bias, 2.0)
 
-    def start_from_importance(self, importance: Tensor) -> None:
+    def start_from_importance(self, importance: Tensor, kept: float = 1.0) -> None:
         """Start open for every image, with what matters least the closest to being closed (ours).
 
         For weights of a trained dense network: evaluation gives its outputs, and so does training
-        while there is no noise. Logits go from 1 to 3, around the published 2, by rank within each
-        head; a MAC budget, which pushes all of them down, then closes the least important first.
+        while there is no noise. By rank within each head, logits of what is to be kept go from 1 to
+        3, around the published 2, those of the rest from 0.2 to 0.8: a MAC budget, which pushes all
+        of them down, closes these first, and soon.
 
-        importance: ``[heads, channels]``, more for what matters more. Raises ValueError for another
-        shape and for values that are not finite.
+        importance: ``[heads, channels]``, more for what matters more. kept: the share that the
+        budget leaves. Raises ValueError for another shape and for values that are not finite.
         """
-        self._start_by_rank(self.conv[3], importance, 1.0, 3.0)
+        channels = importance.size(-1)
+        stay = round(kept * channels)
+        steps = torch.cat(
+            [torch.linspace(0.2, 0.8, channels - stay), torch.linspace(1.0, 3.0, stay)]
+        )
+        self._start_by_rank(self.conv[3], importance, steps)
 
     def forward(self, pooled: Tensor) -> Tensor:
         """See :class:`GateNet`; the mask's gradients are straight-through."""

@@ -19,14 +19,18 @@ from mmengine.runner import Runner
 from mmengine.structures import InstanceData
 
 from mmdet_groupconv.engine import DistillationHook
-from mmdet_groupconv.engine.distillation_losses import roi_box_distillation, softmax_distillation
+from mmdet_groupconv.engine.distillation_losses import (
+    pearson_distillation,
+    roi_box_distillation,
+    softmax_distillation,
+)
 from mmdet_groupconv.engine.launch import build_model, build_runner
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 PARTS = dict(
     retinanet={'neck', 'cls', 'box'},
     faster_rcnn={'neck', 'cls', 'box', 'rpn_cls', 'rpn_box'},
-    classifier={'cls'},
+    classifier={'neck', 'cls'},
 )
 
 
@@ -282,8 +286,35 @@ def test_a_classifier_s_images_need_no_labels(students, taught, labels):
     student = build(students('classifier'))
     attached(DistillationHook(**taught(students('classifier')), labels=False), student)
     images, _ = batch('classifier')
-    assert student(images, labels, mode='loss').keys() == {'loss_distill_cls'}
-    assert student(inputs=images, mode='loss').keys() == {'loss_distill_cls'}
+    taught_by = {'loss_distill_neck', 'loss_distill_cls'}
+    assert student(images, labels, mode='loss').keys() == taught_by
+    assert student(inputs=images, mode='loss').keys() == taught_by
+
+
+def test_a_classifier_imitates_the_maps_of_each_stage(students, taught):
+    teacher, images = taught(students('classifier')), batch('classifier')[0]
+    student = build(students('classifier')).eval()
+    hook = attached(DistillationHook(**teacher, neck=3.0), student)
+    found = student(*batch('classifier'), mode='loss')['loss_distill_neck']
+    maps = []
+    for network in (student, hook._teacher):
+        backbone = network.backbone
+        x = backbone.maxpool(backbone.relu(backbone.norm1(backbone.conv1(images))))
+        stages = [x := getattr(backbone, name)(x) for name in backbone.res_layers]
+        maps.append(stages)
+    assert len(maps[0]) == 4
+    expected = 3 * pearson_distillation(*maps)
+    assert found.item() == pytest.approx(expected.item(), rel=1e-4)
+
+
+def test_a_classifier_s_logits_alone_may_come_from_another_backbone(students, taught):
+    narrow = students('classifier')
+    narrow.backbone.base_channels = 4
+    student = build(narrow)
+    teacher = taught(students('classifier'))
+    DistillationHook(**teacher, neck=0).check(student)
+    with pytest.raises(ValueError, match=r'outputs of backbone\.layer1 on 64 pixels'):
+        DistillationHook(**teacher).check(student)
 
 
 def test_a_classifier_s_softmax_is_softened(students, taught):

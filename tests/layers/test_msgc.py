@@ -310,11 +310,19 @@ def test_gates_start_by_rank_of_importance_in_each_head():
     torch.testing.assert_close(net.conv[3].bias.detach(), expected)
 
 
+def test_what_the_budget_does_not_keep_starts_the_closest_to_being_closed():
+    net = MaskGenerator(16, 4, heads=2, reduction=4)
+    net.start_from_importance(IMPORTANCE, kept=0.5)
+    expected = torch.tensor([1.0, 3.0, 0.2, 0.8, 0.2, 1.0, 3.0, 0.8])
+    torch.testing.assert_close(net.conv[3].bias.detach(), expected)
+
+
+@pytest.mark.parametrize('kept', [0.0, 0.5, 1.0])
 @pytest.mark.parametrize('training', [True, False])
-def test_gates_start_open_whatever_the_image(training):
+def test_gates_start_open_whatever_the_image(training, kept):
     net = MaskGenerator(16, 4, heads=2, reduction=4).train(training)
     net.noise = 0.0
-    net.start_from_importance(IMPORTANCE)
+    net.start_from_importance(IMPORTANCE, kept)
     assert torch.equal(net(1e3 * torch.randn(5, 16, 1, 1)), torch.ones(5, 2, 4))
 
 
