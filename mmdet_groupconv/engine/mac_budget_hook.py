@@ -8,7 +8,10 @@ from torch.utils.data import DataLoader
 
 from ..layers import GroupedLayer, Macs, MaskGenerator
 from ..layers.checks import check_number
-from .mac_ratio_hook import MACRatioHook, bare_model
+from .mac_ratio_hook import MAC_RATIOS, MACRatioHook, bare_model
+
+_MODES = 'val', 'train'
+_TOLERANCE = 0.02
 
 
 @HOOKS.register_module()
@@ -107,6 +110,19 @@ class MACBudgetHook(MACRatioHook):
             net.noise = self.noise_at(progress)
         self.target_now = self.target_at(progress)
         runner.message_hub.update_scalar('train/mac_target', self.target_now)
+
+    def after_train(self, runner) -> None:
+        """Warn where the gates are not down at the target: the run was too short for them."""
+        name = MAC_RATIOS[self.scope == 'detector']
+        scalars = runner.message_hub.log_scalars
+        found = next(
+            (scalars[f'{m}/{name}'].current() for m in _MODES if f'{m}/{name}' in scalars), 0
+        )
+        if found > self.target + _TOLERANCE:
+            runner.logger.warning(
+                f'MACBudgetHook: {name} ended at {found:.3f}, target {self.target}: train longer, '
+                f'with more than weight={self.weight}, or let the gates learn faster'
+            )
 
     def losses(self, macs: Macs) -> dict[str, Tensor]:
         """The budget's."""

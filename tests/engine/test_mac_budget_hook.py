@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 
 from mmdet_groupconv.engine import MACBudgetHook
@@ -166,6 +167,18 @@ def test_validation_reports_the_ratio_over_its_images(trained):
             ratios.append(float(meter.take().ratio))
     reported = trained.message_hub.get_scalar('val/mac_ratio').current()
     assert reported == pytest.approx(sum(ratios) / len(ratios))
+
+
+@pytest.mark.parametrize('target', [0.3, 0.99])
+def test_a_run_that_ends_above_its_target_says_so(tiny_cfg, target, monkeypatch):
+    said = []
+    monkeypatch.setattr(MMLogger, 'warning', lambda self, text, *args: said.append(str(text)))
+    tiny_cfg.custom_hooks[0].target = target
+    runner = Runner.from_cfg(tiny_cfg)
+    runner.train()
+    ratio = runner.message_hub.get_scalar('val/mac_ratio').current()
+    expected = f'mac_ratio ended at {ratio:.3f}, target {target}'
+    assert any(expected in text for text in said) == (target == 0.3)
 
 
 def test_the_model_is_left_without_hooks(trained):
