@@ -24,6 +24,12 @@ def test_spends_macs_where_they_save_most():
     assert allocate(options, 7) == dict(dear=1, cheap=2)
 
 
+def test_of_equal_losses_the_one_that_does_more_is_taken():
+    options = dict(a=[Choice(10, 0), Choice(2, 0), Choice(4, 0), Choice(6, 0)])
+    assert allocate(options, 5) == dict(a=2)
+    assert allocate(options, 20) == dict(a=0)
+
+
 @settings(max_examples=60, deadline=None)
 @given(st.lists(CHOICES, min_size=1, max_size=4), st.floats(1, 100))
 def test_equals_the_best_of_all_combinations(layers, macs):

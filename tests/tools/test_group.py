@@ -237,6 +237,43 @@ def test_another_backbone_is_refused(main, folder, tmp_path, capsys):
     assert not out.exists()
 
 
+@pytest.fixture(scope='module')
+def two_stages(folder, tmp_path_factory):
+    """As `folder`, on the same scenes: Faster R-CNN."""
+    two_stages = tmp_path_factory.mktemp('two_stages')
+    cfg = Config.fromfile(folder / 'config.py')
+    classes = cfg.model.bbox_head.num_classes
+    cfg.model = Config.fromfile(PROJECT / 'configs/_base_/models/faster-rcnn_r18_fpn.py').model
+    cfg.model.backbone = dict(type='ResNet', depth=18, base_channels=16)
+    cfg.model.neck.update(in_channels=[16, 32, 64, 128], out_channels=32)
+    cfg.model.rpn_head.update(in_channels=32, feat_channels=32)
+    cfg.model.roi_head.bbox_roi_extractor.out_channels = 32
+    head = cfg.model.roi_head.bbox_head
+    head.update(in_channels=32, fc_out_channels=64, num_classes=classes)
+    cfg.dump(two_stages / 'config.py')
+    model = build_model(cfg)
+    model.init_weights()
+    torch.save(dict(state_dict=model.state_dict()), two_stages / 'dense.pth')
+    return two_stages
+
+
+@pytest.mark.parametrize('method', ['fixed', 'msgc'])
+def test_the_wide_layer_of_a_roi_head_is_clustered_and_fitted(
+    main, two_stages, tmp_path, monkeypatch, method
+):
+    monkeypatch.setattr('mmdet_groupconv.grouping.refit._WIDE', 1000)  # it reads 32 * 49
+    assert run(main, two_stages, tmp_path, '--method', method) == 0
+    layer = load(tmp_path).roi_head.bbox_head.shared_fcs[0]
+    kept = layer.mask > 0
+    assert 0.2 < float(layer.mask.mean()) < 0.8
+    assert not layer.weight[~kept].any()
+    dense = read_state_dict(two_stages / 'dense.pth')['roi_head.bbox_head.shared_fcs.0.weight']
+    assert not torch.allclose(layer.weight[kept], dense[kept])
+    plan = json.loads((tmp_path / 'plan.json').read_text())
+    if method == 'fixed':
+        assert plan['reached'] == pytest.approx(0.5, abs=0.01)
+
+
 @pytest.mark.parametrize('method', METHODS)
 def test_compact_inference_equals_eager(grouped, method):
     model = load(grouped(method))
