@@ -6,7 +6,6 @@ from .dgc_schedule_hook import DGCScheduleHook
 from .distillation_hook import DistillationHook
 from .epoch_seed_hook import EpochSeedHook
 from .gate_pictures_hook import GatePicturesHook
-from .group_shrink_hook import GroupShrinkHook
 from .mac_budget_hook import MACBudgetHook
 from .mac_ratio_hook import MACRatioHook
 from .self_grouping_hook import SelfGroupingHook
@@ -17,7 +16,6 @@ __all__ = [
     'DistillationHook',
     'EpochSeedHook',
     'GatePicturesHook',
-    'GroupShrinkHook',
     'MACBudgetHook',
     'MACRatioHook',
     'SelfGroupingHook',

@@ -31,7 +31,7 @@ from ..grouping import (
     taylor_importance,
     why_dense,
 )
-from ..layers import GroupedLayer, StaticGrouping
+from ..layers import GroupedLayer
 from .calibration import forward_passes, training_images, training_losses
 from .grouped_config import BY_IMAGE, MOST_GROUPS, grouped_config, schedule
 from .launch import build_model
@@ -183,7 +183,7 @@ def _grouped_layers(model: nn.Module) -> list[str]:
 
 
 def _is_static(model: nn.Module, name: str) -> bool:
-    return isinstance(model.get_submodule(name), StaticGrouping)
+    return model.get_submodule(name).static_gate
 
 
 def _of_scope(report: MacReport, scope: str) -> MacReport:

@@ -5,7 +5,7 @@ from .dgc import DGCConv2d, SaliencyNet
 from .fixed import FixedGroupConv2d
 from .flgc import FLGCConv2d
 from .functional import connection, grouped_conv2d
-from .gate import Gate, GroupedLayer, StaticGrouping
+from .gate import Gate, GroupedLayer
 from .gate_net import GateNet, GatePool
 from .macs import MacMeter, Macs
 from .msgc import AttentionGenerator, MaskGenerator, MSGCConv2d, add_gate_nets, make_gate
@@ -32,7 +32,6 @@ __all__ = [
     'SelfGatedConv2d',
     'SelfGrouping',
     'SeparableConv2d',
-    'StaticGrouping',
     'add_gate_nets',
     'connection',
     'grouped_conv2d',

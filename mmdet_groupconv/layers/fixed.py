@@ -6,10 +6,10 @@ from torch import Tensor, nn
 
 from .conv import SelfGatedConv2d, too_few_channels
 from .functional import equal_groups_conv2d
-from .gate import Gate, StaticGrouping
+from .gate import Gate
 
 
-class FixedGroupConv2d(StaticGrouping, SelfGatedConv2d, nn.Conv2d):
+class FixedGroupConv2d(SelfGatedConv2d, nn.Conv2d):
     """Groups that training doesn't change, as ``nn.Conv2d(groups=...)`` has them.
 
     Unlike that, it keeps the dense weight, so dense checkpoints load and MACs have a dense host,
@@ -20,6 +20,8 @@ class FixedGroupConv2d(StaticGrouping, SelfGatedConv2d, nn.Conv2d):
     as many as channels; a layer may use fewer. equal_groups: how many there are of equal size, or 0
     where they differ. Other arguments: ``nn.Conv2d``'s.
     """
+
+    static_gate = True
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size, *, groups: int = 4, **kwargs
@@ -46,7 +48,7 @@ class FixedGroupConv2d(StaticGrouping, SelfGatedConv2d, nn.Conv2d):
 
     def convolve(self, x: Tensor, gate: Gate) -> Tensor:
         """See :class:`GroupedConv2d`; equal groups do their own work alone, in training too."""
-        if not self.equal_groups or self.frozen is not None or (self.training and self.leak):
+        if not self.equal_groups or self.frozen is not None:
             return super().convolve(x, gate)
         y = equal_groups_conv2d(
             x,
@@ -79,4 +81,4 @@ class FixedGroupConv2d(StaticGrouping, SelfGatedConv2d, nn.Conv2d):
     def gate(self, x: Tensor) -> Gate:
         """See :class:`SelfGatedConv2d`."""
         mask = F.one_hot(self.channel_groups, self.most_groups).t()[None]  # [1, G, C]
-        return Gate(self.leaking(mask.to(self.weight.dtype)), assign=self.filter_groups)
+        return Gate(mask.to(self.weight.dtype), assign=self.filter_groups)

@@ -6,13 +6,13 @@ from torch import Tensor, nn
 
 from .checks import check_integer
 from .conv import SelfGatedConv2d, too_few_channels
-from .gate import Gate, StaticGrouping
+from .gate import Gate
 
 MARGIN = 3.0  # softmax of 4 groups: 0.87 to the member's own, the rest to be won by gradients
 OUT_OF_REACH = 100.0
 
 
-class FLGCConv2d(StaticGrouping, SelfGatedConv2d, nn.Conv2d):
+class FLGCConv2d(SelfGatedConv2d, nn.Conv2d):
     """A convolution that learns which group each channel and each filter belongs to (section 3).
 
     channel_logits: ``S [C, G]``, filter_logits: ``T [K, G]``. Forward uses the one-hot of the
@@ -22,6 +22,8 @@ class FLGCConv2d(StaticGrouping, SelfGatedConv2d, nn.Conv2d):
 
     groups: 1 ... min(in_channels, out_channels), else ValueError. Other arguments: ``nn.Conv2d``'s.
     """
+
+    static_gate = True
 
     def __init__(
         self, in_channels: int, out_channels: int, kernel_size, *, groups: int = 4, **kwargs
@@ -65,7 +67,7 @@ class FLGCConv2d(StaticGrouping, SelfGatedConv2d, nn.Conv2d):
     def gate(self, x: Tensor) -> Gate:
         """See :class:`SelfGatedConv2d`."""
         mask = straight_through_one_hot(self.channel_logits).t()[None]
-        return Gate(self.leaking(mask), assign=straight_through_one_hot(self.filter_logits))
+        return Gate(mask, assign=straight_through_one_hot(self.filter_logits))
 
 
 def straight_through_one_hot(logits: Tensor) -> Tensor:

@@ -61,21 +61,3 @@ class GroupedLayer(nn.Module):
     def _show_gate(self, gate: Gate, x: Tensor, y: Tensor) -> None:
         for hook in self._gate_hooks.values():
             hook(self, gate, x, y)
-
-
-class StaticGrouping(GroupedLayer):
-    """A layer whose groups are the same for every image: a mixin before the host layer.
-
-    leak: in training, what connections across groups are multiplied by: 1 leaves the dense layer,
-    0, the default, none. A schedule that lowers it lets a trained layer reach its groups gradually;
-    in evaluation there are the groups alone. (Ours; no paper has it.)
-    """
-
-    static_gate = True
-    leak = 0.0
-
-    def leaking(self, mask: Tensor) -> Tensor:
-        """The mask, ``[1, G, C]``, with what leaks in its zeros."""
-        if not (self.training and self.leak):
-            return mask
-        return mask + self.leak * (1 - mask)

@@ -9,15 +9,17 @@ from torch import Tensor, nn
 
 from .checks import check_integer
 from .conv import SelfGatedConv2d
-from .gate import Gate, StaticGrouping
+from .gate import Gate, GroupedLayer
 
 
-class SelfGrouping(StaticGrouping):
+class SelfGrouping(GroupedLayer):
     """What convolutions and fully connected layers share: a mask that pruning steps shrink.
 
     mask: ``[K, C]`` buffer, 0/1, the connections that are left; each filter's row is its gate.
     clusters: how many groups of filters a step forms, fewer where fewer filters differ.
     """
+
+    static_gate = True
 
     def __init__(self, *args, groups: int = 16, **kwargs) -> None:
         super().__init__(*args, **kwargs)
@@ -31,7 +33,7 @@ class SelfGrouping(StaticGrouping):
 
     def gate(self, x: Tensor) -> Gate:
         """The mask, whatever the input."""
-        return Gate(self.leaking(self.mask[None]))
+        return Gate(self.mask[None])
 
 
 class SGCConv2d(SelfGrouping, SelfGatedConv2d, nn.Conv2d):

@@ -73,17 +73,6 @@ def test_equal_groups_are_convolved_as_groups(monkeypatch):
     assert seen == [2]
 
 
-def test_what_crosses_groups_leaks_in_training_alone():
-    torch.manual_seed(0)
-    layer = FixedGroupConv2d(4, 4, 1, groups=2, bias=False)
-    x = torch.randn(1, 4, 2, 2)
-    mask = torch.block_diag(torch.ones(2, 2), torch.ones(2, 2))[..., None, None]
-    layer.leak = 0.25
-    torch.testing.assert_close(layer(x), F.conv2d(x, layer.weight * (mask + 0.25 * (1 - mask))))
-    layer.eval()
-    torch.testing.assert_close(layer(x), F.conv2d(x, layer.weight * mask))
-
-
 def test_weights_of_other_groups_get_no_gradient():
     layer = FixedGroupConv2d(4, 4, 1, groups=2)
     layer(torch.randn(2, 4, 3, 3)).square().sum().backward()

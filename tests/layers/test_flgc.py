@@ -234,13 +234,3 @@ def test_begins_with_given_groups_which_gradients_can_still_change():
     within = layer.filter_logits.grad[:, :2].abs()
     assert (within > 1e-6).all()
     assert (layer.filter_logits.grad[:, 2:].abs() < 1e-20).all()  # groups that nobody is in
-
-
-def test_what_crosses_groups_leaks_in_training_alone():
-    torch.manual_seed(0)
-    layer = FLGCConv2d(6, 8, 1, groups=2)
-    x = torch.randn(1, 6, 2, 2)
-    layer.leak = 1.0
-    torch.testing.assert_close(layer(x), F.conv2d(x, layer.weight, layer.bias))
-    within = layer.eval()(x)
-    assert not torch.allclose(within, F.conv2d(x, layer.weight, layer.bias))

@@ -131,16 +131,3 @@ def test_groups_are_clusters_not_those_of_torch():
 
 def test_sixteen_clusters_unless_told():
     assert SGCConv2d(6, 8, 1).clusters == SGCLinear(6, 8).clusters == 16
-
-
-@pytest.mark.parametrize('kind', [SGCConv2d, SGCLinear])
-def test_what_is_pruned_leaks_in_training_alone(kind):
-    torch.manual_seed(0)
-    sizes = (4, 4, 1) if kind is SGCConv2d else (4, 4)
-    layer = kind(*sizes)
-    x = torch.randn(2, 4, 1, 1) if kind is SGCConv2d else torch.randn(2, 4)
-    dense = layer(x)
-    layer.mask[:, :2] = 0
-    layer.leak = 1.0
-    torch.testing.assert_close(layer(x), dense)
-    assert not torch.allclose(layer.eval()(x), dense)
