@@ -1,7 +1,7 @@
 """A trained dense detector, grouped by a method for a budget of MACs."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from mmdet.models.detectors import BaseDetector
@@ -99,10 +99,8 @@ def group_detector(
     plans = {name: LayerPlan(name, macs[name]) for name in importance}
     static = {name: w for name, w in importance.items() if _is_static(model, name)}
     if settings.method in BY_IMAGE:  # layers that none can gate (fully connected) are grouped, too
-        gated = sum(macs[name] for name in importance.keys() - static.keys())
-        grouped = settings.macs * sum(macs[name] for name in static)
-        start_gates(model, importance, min(1.0, max(0.0, (budget - grouped) / gated)))
-        budget = grouped
+        start_gates(model, importance, _planned_shares(cfg, state, source, settings))
+        budget = settings.macs * sum(macs[name] for name in static)
     spaces, chosen = _spaces(dense), {}
     if static:
         images = list(_images(cfg, settings, min(settings.images, _FITTED_ON)))
@@ -188,6 +186,17 @@ def _is_static(model: nn.Module, name: str) -> bool:
 
 def _of_scope(report: MacReport, scope: str) -> MacReport:
     return report.parts['backbone'] if scope == 'backbone' else report
+
+
+def _planned_shares(
+    cfg: Config, state: dict[str, Tensor], source: str, settings: Settings
+) -> dict[str, float] | None:
+    """Of MSGC's layers: what clusters would keep, by measured losses; DGC's keep the same share."""
+    if settings.method != 'msgc':
+        return None
+    # Gates take any number of channels.
+    clustered = group_detector(cfg, state, source, replace(settings, method='sgc', align=1))
+    return {layer.name: layer.share for layer in clustered.plan.layers}
 
 
 def _importance(

@@ -32,7 +32,9 @@ class MACBudgetHook(MACRatioHook):
     trained dense detector bear. settle: training progress from which gates are those of evaluation,
     no longer sampled (ours; the paper samples to the end). In a short run most gates are still
     undecided by then: without it, weights never see the gates that they are tested with, and the
-    ratio of evaluation is not the one that was held.
+    ratio of evaluation is not the one that was held. slack: excess at which the loss is twice the
+    published one (ours): multiplied by ``1 + excess / slack``, so that gates which lag behind a
+    falling target are pushed harder the further they are; None for the published loss.
 
     Raises ValueError for numbers out of range, a scope without gated layers, and epochs that end
     with a batch of one image, where gate nets normalise over batches.
@@ -47,6 +49,7 @@ class MACBudgetHook(MACRatioHook):
         scope: str = 'backbone',
         settle: float = 1.0,
         warmup: float = 0.0,
+        slack: float | None = None,
     ) -> None:
         super().__init__()
         own, share = type(self).__name__, 'a share of the run in [0, 1]'
@@ -56,6 +59,8 @@ class MACBudgetHook(MACRatioHook):
         check_number('stop', stop, own, f'{share} from start={start} on', lambda v: start <= v <= 1)
         check_number('settle', settle, own, share, lambda v: 0 <= v <= 1)
         check_number('warmup', warmup, own, share, lambda v: 0 <= v <= 1)
+        if slack is not None:
+            check_number('slack', slack, own, 'a number above 0, or None', lambda v: v > 0)
         if scope not in ('backbone', 'detector'):
             raise ValueError(f"scope={scope!r} of {own}, expected 'backbone' or 'detector'")
         self.target = target
@@ -65,6 +70,7 @@ class MACBudgetHook(MACRatioHook):
         self.scope = scope
         self.settle = settle
         self.warmup = warmup
+        self.slack = slack
         self.target_now = 1.0
         self._nets: list[MaskGenerator] = []
 
@@ -128,7 +134,8 @@ class MACBudgetHook(MACRatioHook):
         """The budget's."""
         scope = macs.part('backbone') if self.scope == 'backbone' else macs
         over = (_over_processes(scope.ratio.float()) - self.target_now).clamp(min=0)
-        return dict(loss_macs=self.weight * over)
+        push = 1.0 if self.slack is None else 1 + over / self.slack
+        return dict(loss_macs=self.weight * over * push)
 
 
 def _refuse_a_single_image(loader: DataLoader) -> None:

@@ -32,17 +32,24 @@ def start_groups(
             layer.start_from_groups(*(torch.zeros(n, dtype=torch.int64) for n in ends))
 
 
-def start_gates(network: nn.Module, importance: dict[str, np.ndarray], kept: float = 1.0) -> None:
+def start_gates(
+    network: nn.Module,
+    importance: dict[str, np.ndarray],
+    kept: dict[str, float] | None = None,
+) -> None:
     """Gates by image of MSGC and DGC: open, and ready to close first what matters least.
 
-    importance: ``[K, C]`` of each layer; layers without are left alone. kept: the share of channels
-    that is to stay open; DGC's layers know theirs.
+    importance: ``[K, C]`` of each layer; layers without are left alone. kept: the share of each
+    layer's channels that is to stay open, 1 where it says nothing; DGC's layers know theirs.
     """
+    kept = kept or {}
     for name, generator in mask_generators(network).items():
         if name in importance:
             filters = np.arange(len(importance[name]))
             contiguous = filters * generator.heads // len(filters)
-            generator.start_from_importance(_by_head(importance[name], contiguous), kept)
+            generator.start_from_importance(
+                _by_head(importance[name], contiguous), kept.get(name, 1.0)
+            )
     for name, layer in network.named_modules():
         if isinstance(layer, DGCConv2d) and name in importance:
             interleaved = layer.assign.cpu().numpy()

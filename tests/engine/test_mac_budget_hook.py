@@ -33,6 +33,7 @@ def test_a_budget_without_schedule_holds_from_the_first_iteration():
         (dict(stop=1.1), 'stop=1.1'),
         (dict(settle=-0.1), 'settle=-0.1'),
         (dict(warmup=1.1), 'warmup=1.1'),
+        (dict(slack=0.0), 'slack=0.0 of MACBudgetHook'),
         (dict(scope='neck'), "scope='neck' of MACBudgetHook, expected 'backbone' or 'detector'"),
     ],
 )
@@ -156,6 +157,17 @@ def test_loss_is_the_weighted_excess_over_the_target(trained):
     assert targets == pytest.approx([1.0, 0.75, 0.5, 0.5])
     expected = [30 * max(0, r - t) for r, t in zip(ratios, targets, strict=True)]
     assert scalars(trained, 'train/loss_macs') == pytest.approx(expected, rel=1e-5)
+    assert sum(expected) > 0
+
+
+def test_with_slack_what_lags_is_pushed_harder(tiny_cfg):
+    tiny_cfg.custom_hooks[0].slack = 0.1
+    runner = Runner.from_cfg(tiny_cfg)
+    runner.train()
+    ratios, targets = (scalars(runner, f'train/{key}') for key in ('mac_ratio', 'mac_target'))
+    excess = [max(0, r - t) for r, t in zip(ratios, targets, strict=True)]
+    expected = [30 * e * (1 + e / 0.1) for e in excess]
+    assert scalars(runner, 'train/loss_macs') == pytest.approx(expected, rel=1e-5)
     assert sum(expected) > 0
 
 

@@ -9,6 +9,7 @@ custom_hooks = [
         stop=0.4,
         warmup=1.0,
         settle=0.7,
+        slack=0.02,
     ),
 ]
 resnet = dict(type='MSGCResNet', init_cfg=None, frozen_stages=0)
