@@ -146,7 +146,8 @@ def main(argv: list[str] | None = None) -> int:
     times = time_files([file, *args.beside], tuple(args.shape))
     for name, milliseconds in times.items():
         print(f'{milliseconds:.1f} ms: {name}')
-    scores = {k: v for k, v in runner.message_hub.runtime_info.items() if isinstance(v, float)}
+    scalars = runner.message_hub.log_scalars
+    scores = {k: float(v.current()) for k, v in scalars.items() if k.startswith('val/coco/')}
     with whole_file(Path(cfg.work_dir) / 'pruning.json') as path:
         path.write_text(json.dumps(dict(macs=left, milliseconds=times, **scores)))
     return 0
