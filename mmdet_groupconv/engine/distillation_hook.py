@@ -42,6 +42,8 @@ class DistillationHook(Hook):
     head: weight of all else; 0 for none: then teacher and student may be of different kinds.
     temperature: of softmaxes. labels: False drops the student's own losses, so that what the
     teacher says remains: images then need no labels (a detector's batch still needs samples).
+    start, stop: training progress (0 ... 1) between which both weights fall linearly to nothing;
+    from `stop` on the teacher isn't run any more.
 
     Raises ValueError for numbers out of range, and before a run as
     :func:`~mmdet_groupconv.engine.teacher.read_teacher` does.
@@ -55,6 +57,8 @@ class DistillationHook(Hook):
         head: float = 2.0,
         temperature: float = 1.0,
         labels: bool = True,
+        start: float = 1.0,
+        stop: float = 1.0,
     ) -> None:
         own, weight = type(self).__name__, 'a number of 0 or more'
         for name, value, kinds in (
@@ -67,6 +71,13 @@ class DistillationHook(Hook):
         check_number('head', head, own, weight, lambda v: v >= 0)
         check_number('temperature', temperature, own, 'a number above 0', lambda v: v > 0)
         check_flag('labels', labels, own)
+        share = 'a share of the run in [0, 1]'
+        check_number('start', start, own, share, lambda v: 0 <= v <= 1)
+        check_number('stop', stop, own, f'{share} from start={start} on', lambda v: start <= v <= 1)
+        if not labels and stop < 1:
+            raise ValueError(
+                f'stop={stop} of {own} with labels=False, expected 1: nothing else teaches then'
+            )
         if not head and not (neck and labels):
             raise ValueError(
                 f'head=0 of {own} with neck={neck} and labels={labels}, expected more: without '
@@ -78,6 +89,9 @@ class DistillationHook(Hook):
         self.head = head
         self.temperature = temperature
         self.labels = labels
+        self.start = start
+        self.stop = stop
+        self.strength = 1.0  # of both weights now
         self._teacher: nn.Module | None = None
         self._parts: tuple[str, ...] = ()
         self._handles: list = []
@@ -103,6 +117,18 @@ class DistillationHook(Hook):
             module = model.get_submodule(part)
             self._handles.append(module.register_forward_hook(self._recorder(part)))
 
+    def strength_at(self, progress: float) -> float:
+        """What both weights are multiplied by after `progress` (0 ... 1) of the training."""
+        if progress < self.start:
+            return 1.0
+        if progress >= self.stop:
+            return 0.0
+        return (self.stop - progress) / (self.stop - self.start)
+
+    def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
+        """By the iteration alone: a resumed run goes on where it was."""
+        self.strength = self.strength_at(runner.iter / runner.max_iters)
+
     def after_train(self, runner) -> None:
         """Leave the model as it was."""
         for handle in self._handles:
@@ -110,7 +136,7 @@ class DistillationHook(Hook):
         self._handles, self._teacher = [], None
 
     def _before_forward(self, model: nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        self._seen = {} if kwargs.get('mode') == 'loss' else None
+        self._seen = {} if kwargs.get('mode') == 'loss' and self.strength else None
         if self._seen is not None and not self.labels and FC in self._parts:
             # Any will do for the loss that is dropped; there may be none.
             images = _images(args, kwargs)
@@ -137,7 +163,7 @@ class DistillationHook(Hook):
             classes = getattr(self._teacher.get_submodule(part), 'num_classes', 0)
             losses = _losses(part, seen[part], taught[part], classes, self.temperature)
             for key, loss in losses.items():
-                weight = self.neck if key == 'neck' else self.head
+                weight = self.strength * (self.neck if key == 'neck' else self.head)
                 name = f'loss_distill_{key}'
                 output[name] = output.get(name, 0) + weight * loss
 

@@ -260,6 +260,24 @@ def test_only_training_is_affected(students, taught):
         student(images, samples, mode='loss')
 
 
+def test_the_teacher_goes_by_and_by(students, taught):
+    teacher = taught(students('retinanet'))
+    student = build(students('retinanet')).eval()
+    hook = attached(DistillationHook(**teacher, start=0.2, stop=0.6), student)
+    runs = []
+    hook._teacher.register_forward_hook(lambda *call: runs.append(1))
+    hook._teacher.backbone.register_forward_hook(lambda *call: runs.append(1))
+    found = []
+    for iteration in (0, 2, 4, 6, 8):
+        hook.before_train_iter(SimpleNamespace(iter=iteration, max_iters=10), 0)
+        found.append(distilled(student(*batch('retinanet'), mode='loss')))
+    assert [bool(losses) for losses in found] == [True, True, True, False, False]
+    assert len(runs) == 3
+    for part in PARTS['retinanet']:
+        first, second, third = (float(losses[part].detach()) for losses in found[:3])
+        assert (second, third) == pytest.approx((first, first / 2), rel=1e-4)
+
+
 def test_the_budget_s_hook_and_this_one_get_on_in_either_order(taught_cfg, train, scalars):
     taught_cfg.randomness = dict(seed=0)
     hooks = list(taught_cfg.custom_hooks)
@@ -355,12 +373,13 @@ def test_checkpointed_blocks_and_accumulated_gradients_change_nothing(taught_cfg
         assert scalars(plain, key) == pytest.approx(scalars(again, key), rel=1e-4)
 
 
+@pytest.mark.parametrize('start', [1.0, 0.0])
 def test_a_resumed_run_equals_an_uninterrupted_one(
-    repeatable_cfg, taught, train, saved, one_thread
+    repeatable_cfg, taught, train, saved, one_thread, start
 ):
     repeatable_cfg.train_cfg.max_epochs = 2
     teacher = taught(repeatable_cfg.model)
-    repeatable_cfg.custom_hooks.append(dict(type='DistillationHook', **teacher))
+    repeatable_cfg.custom_hooks.append(dict(type='DistillationHook', **teacher, start=start))
     repeatable_cfg.default_hooks.epoch_seed = dict(type='EpochSeedHook')
     whole, _ = train(repeatable_cfg)
     first = f'{whole.work_dir}/epoch_1.pth'
@@ -457,6 +476,9 @@ def test_a_config_may_be_given_itself(students, taught):
         (dict(head='1'), "head='1'"),
         (dict(temperature=0), 'temperature=0'),
         (dict(labels='no'), "labels='no'"),
+        (dict(start=-0.1), 'start=-0.1 of DistillationHook'),
+        (dict(start=0.6, stop=0.5), 'stop=0.5 of DistillationHook, .* from start=0.6'),
+        (dict(labels=False, stop=0.5, start=0.0), 'stop=0.5 .* with labels=False'),
         (dict(neck=0, head=0), 'head=0 of DistillationHook with neck=0'),
         (dict(head=0, labels=False), 'labels=False'),
         (dict(config=None), 'config=None'),
