@@ -130,7 +130,8 @@ def main(argv: list[str] | None = None) -> int:
         if not args.no_distillation:  # its neck has other channels
             teacher = osp.abspath(args.teacher or args.checkpoint)
             source = dict(config=osp.abspath(args.config), checkpoint=teacher)
-            cfg.custom_hooks.append(dict(type='DistillationHook', **source, neck=0.0))
+            hook = dict(type='DistillationHook', **source, neck=0.0, start=0.0, stop=0.5)
+            cfg.custom_hooks.append(hook)
         scale_rate(cfg)
         if args.amp:
             use_amp(cfg)

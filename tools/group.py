@@ -136,6 +136,8 @@ def main(argv: list[str] | None = None) -> int:
             distillation = dict(config=osp.abspath(args.config), checkpoint=teacher)
             if cfg.train_dataloader.dataset.type == 'ImageFiles':
                 distillation['labels'] = False
+            else:  # a teacher brings AP back soon, and later holds it down to its own
+                distillation.update(start=0.0, stop=0.5)
             done.config.custom_hooks.append(dict(type='DistillationHook', **distillation))
         write(done, Path(args.out), meta)
     print_plan(done.plan, f'{args.out}: {args.method}')

@@ -20,5 +20,7 @@ custom_hooks = [
         type='DistillationHook',
         config='{{ fileDirname }}/faster-rcnn_r50_fpn_1x_coco.py',
         checkpoint='data/dense/faster-rcnn_r50_fpn_1x_coco.pth',
+        start=0.0,
+        stop=0.5,
     ),
 ]

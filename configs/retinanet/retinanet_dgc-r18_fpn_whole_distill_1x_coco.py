@@ -22,5 +22,7 @@ custom_hooks = [
         type='DistillationHook',
         config='{{ fileDirname }}/retinanet_r18_fpn_1x_coco.py',
         checkpoint='data/dense/retinanet_r18_fpn_1x_coco.pth',
+        start=0.0,
+        stop=0.5,
     ),
 ]

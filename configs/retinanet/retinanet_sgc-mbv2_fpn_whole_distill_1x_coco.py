@@ -21,5 +21,7 @@ custom_hooks = [
         type='DistillationHook',
         config='{{ fileDirname }}/retinanet_mbv2_fpn_1x_coco.py',
         checkpoint='data/dense/retinanet_mbv2_fpn_1x_coco.pth',
+        start=0.0,
+        stop=0.5,
     ),
 ]

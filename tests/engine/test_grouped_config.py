@@ -33,6 +33,7 @@ def test_ready_configs_are_what_the_tool_writes(path):
     ready = Config.fromfile(path)
     detector, method, backbone = parts(path.stem)
     (distillation,) = [h for h in ready.custom_hooks if h['type'] == 'DistillationHook']
+    assert (distillation['start'], distillation['stop']) == (0.0, 0.5)
     dense = Config.fromfile(distillation['config'])
     assert parts(Path(distillation['config']).stem.replace('_', '_dense-', 1))[::2] == (
         detector,
