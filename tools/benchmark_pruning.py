@@ -44,8 +44,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--macs', type=float, default=0.5, help='share of the MACs to be left')
     parser.add_argument('--calibrate', type=int, default=64, metavar='IMAGES', help='to judge by')
     parser.add_argument('--round-to', type=int, default=16, help='channels in multiples of')
-    parser.add_argument('--teacher', help='checkpoint to distil from; default: the dense one')
-    parser.add_argument('--no-distillation', action='store_true')
+    parser.add_argument('--teacher', help='checkpoint of the dense detector to distil from')
     parser.add_argument('--amp', action='store_true')
     parser.add_argument('--shape', type=int, nargs=2, default=(800, 1344), metavar=('H', 'W'))
     parser.add_argument(
@@ -127,9 +126,8 @@ def main(argv: list[str] | None = None) -> int:
         left = prune(model, training_losses(model, training_images(cfg, args.calibrate)), args)
         print(f'{left:.3f} of the MACs are left')
         drop_mac_hooks(cfg)
-        if not args.no_distillation:  # its neck has other channels
-            teacher = osp.abspath(args.teacher or args.checkpoint)
-            source = dict(config=osp.abspath(args.config), checkpoint=teacher)
+        if args.teacher:  # the neck has other channels
+            source = dict(config=osp.abspath(args.config), checkpoint=osp.abspath(args.teacher))
             hook = dict(type='DistillationHook', **source, neck=0.0, start=0.0, stop=0.5)
             cfg.custom_hooks.append(hook)
         scale_rate(cfg)

@@ -55,9 +55,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         '--calibrate', type=int, default=64, metavar='IMAGES', help='of training, to judge by'
     )
     parser.add_argument('--images', help='folder of images without labels, to judge by instead')
-    parser.add_argument('--teacher', help='checkpoint to distil from; default: the dense one')
     parser.add_argument(
-        '--no-distillation', action='store_true', help='fine-tune without the dense detector'
+        '--teacher', help='checkpoint of the same detector, better trained, to distil from'
     )
     parser.add_argument('--shape', type=int, nargs=2, default=(800, 1344), metavar=('H', 'W'))
     parser.add_argument('--seed', type=int, default=0)
@@ -131,14 +130,14 @@ def main(argv: list[str] | None = None) -> int:
             done = group_detector(*source, settings)
         else:
             done = self_grouped_detector(*source, args.percentage, args.step, settings)
-        if not args.no_distillation:
-            teacher = osp.abspath(args.teacher or args.checkpoint)
-            distillation = dict(config=osp.abspath(args.config), checkpoint=teacher)
-            if cfg.train_dataloader.dataset.type == 'ImageFiles':
-                distillation['labels'] = False
-            else:  # a teacher brings AP back soon, and later holds it down to its own
-                distillation.update(start=0.0, stop=0.5)
-            done.config.custom_hooks.append(dict(type='DistillationHook', **distillation))
+        unlabelled = cfg.train_dataloader.dataset.type == 'ImageFiles'
+        teacher = args.teacher or (args.checkpoint if unlabelled else None)
+        if teacher:
+            source = dict(config=osp.abspath(args.config), checkpoint=osp.abspath(teacher))
+            # With labels, a teacher brings AP back soon, and later holds it down to its own.
+            how = dict(labels=False) if unlabelled else dict(start=0.0, stop=0.5)
+            hook = dict(type='DistillationHook', **source, **how)
+            done.config.custom_hooks.append(hook)
         write(done, Path(args.out), meta)
     print_plan(done.plan, f'{args.out}: {args.method}')
     if args.evaluate:

@@ -66,7 +66,8 @@ def grouped(main, folder, tmp_path_factory):
     def group(method):
         if method not in made:
             made[method] = tmp_path_factory.mktemp(method)
-            assert run(main, folder, made[method], '--method', method) == 0
+            teacher = '--teacher', folder / 'dense.pth'
+            assert run(main, folder, made[method], '--method', method, *teacher) == 0
         return made[method]
 
     return group
@@ -141,14 +142,14 @@ def test_regular_groups_are_native_ones(grouped):
 
 def test_the_backbone_alone(main, folder, tmp_path):
     options = '--method', 'fixed', '--scope', 'backbone', '--macs', 0.6
-    assert run(main, folder, tmp_path, *options, '--no-distillation') == 0
+    assert run(main, folder, tmp_path, *options) == 0
     plan = json.loads((tmp_path / 'plan.json').read_text())
     assert plan['reached'] == pytest.approx(0.6, abs=0.01)
     assert plan['detector'] > plan['reached']
     model = load(tmp_path)
     assert not any(isinstance(m, GroupedLayer) for m in model.neck.modules())
     hooks = Config.fromfile(tmp_path / 'config.py').custom_hooks
-    assert [hook['type'] for hook in hooks] == ['MACRatioHook']
+    assert [hook['type'] for hook in hooks] == ['MACRatioHook']  # and no teacher, as none was given
 
 
 def test_images_without_labels_will_do(main, folder, grouped, tmp_path):
