@@ -35,6 +35,7 @@ from mmdet_groupconv.engine.options import add_config_options, add_run_options
 from mmdet_groupconv.inference.onnx import export_onnx
 
 _STEPS = 400  # so many at most, each prunes a little of what is left
+_ROUNDS = 21  # of timing
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -102,7 +103,7 @@ def keep_weights(model: nn.Module) -> None:
             module.is_init = True
 
 
-def time_files(files: list[str], shape: tuple[int, int], rounds: int = 21) -> dict[str, float]:
+def time_files(files: list[str], shape: tuple[int, int]) -> dict[str, float]:
     """Milliseconds of ONNX files in onnxruntime, one thread: medians of interleaved calls."""
     image = np.random.default_rng(0).normal(size=(1, 3, *shape)).astype(np.float32)
     options = onnxruntime.SessionOptions()
@@ -112,7 +113,7 @@ def time_files(files: list[str], shape: tuple[int, int], rounds: int = 21) -> di
         session = onnxruntime.InferenceSession(file, options, ['CPUExecutionProvider'])
         feed = {session.get_inputs()[0].name: image}
         runs[file] = functools.partial(session.run, None, feed)
-    found = interleaved(runs, rounds, torch.device('cpu'))
+    found = interleaved(runs, _ROUNDS, torch.device('cpu'))
     return {file: 1000 * timing.median for file, timing in found.items()}
 
 

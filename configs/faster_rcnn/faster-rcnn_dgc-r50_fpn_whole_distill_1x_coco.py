@@ -8,7 +8,7 @@ _base_ = [
 # The share of channels that leaves half of the whole detector's MACs.
 gate_factor = 0.487
 conv_cfg = dict(**_base_.conv_cfg, gate_factor=gate_factor)
-# Made from the dense detector by tools/group.py --method dgc --macs 0.5 (docs/grouping.md).
+# Made by tools/group.py --method dgc --macs 0.5 --teacher DENSE.pth (docs/grouping.md).
 load_from = 'data/grouped/faster-rcnn_dgc-r50/grouped.pth'
 model = dict(
     backbone=dict(**_base_.resnet, gate_factor=gate_factor),

@@ -5,7 +5,7 @@ _base_ = [
     'mmdet::_base_/schedules/schedule_1x.py',
     'mmdet::_base_/default_runtime.py',
 ]
-# Made from the dense detector by tools/group.py --method msgc --macs 0.5 (docs/grouping.md).
+# Made by tools/group.py --method msgc --macs 0.5 --teacher DENSE.pth (docs/grouping.md).
 load_from = 'data/grouped/faster-rcnn_msgc-r50/grouped.pth'
 model = dict(
     backbone=_base_.resnet,

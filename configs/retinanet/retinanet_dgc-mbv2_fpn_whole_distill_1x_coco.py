@@ -10,7 +10,7 @@ gate_factor = 0.43
 conv_cfg = dict(
     type='SeparableConv2d', pointwise_cfg=dict(**_base_.conv_cfg, gate_factor=gate_factor)
 )
-# Made from the dense detector by tools/group.py --method dgc --macs 0.5 (docs/grouping.md).
+# Made by tools/group.py --method dgc --macs 0.5 --teacher DENSE.pth (docs/grouping.md).
 load_from = 'data/grouped/retinanet_dgc-mbv2/grouped.pth'
 model = dict(
     backbone=dict(**_base_.mobilenet, gate_factor=gate_factor),

@@ -97,7 +97,7 @@ def group_detector(
     importance = _importance(cfg, dense, _grouped_layers(model), settings)
     macs = {row.name: row.original for row in before.layers}
     plans = {name: LayerPlan(name, macs[name]) for name in importance}
-    static = {name: w for name, w in importance.items() if _is_static(model, name)}
+    static = {name: w for name, w in importance.items() if model.get_submodule(name).static_gate}
     if settings.method in BY_IMAGE:  # layers that none can gate (fully connected) are grouped, too
         start_gates(model, importance, _planned_shares(cfg, state, source, settings))
         budget = settings.macs * sum(macs[name] for name in static)
@@ -178,10 +178,6 @@ def _grouped(cfg: Config, settings: Settings, before: MacReport) -> tuple[Config
 
 def _grouped_layers(model: nn.Module) -> list[str]:
     return [name for name, m in model.named_modules() if isinstance(m, GroupedLayer)]
-
-
-def _is_static(model: nn.Module, name: str) -> bool:
-    return model.get_submodule(name).static_gate
 
 
 def _of_scope(report: MacReport, scope: str) -> MacReport:
