@@ -2,6 +2,14 @@
 max_epochs = 12
 # For model.backbone: nothing to load, so nothing frozen.
 from_scratch = dict(frozen_stages=-1, norm_eval=False, init_cfg=None)
+# For Faster R-CNN's model: on small images a quarter of its usual RoIs covers all that is there.
+few_rois = dict(
+    train_cfg=dict(
+        rpn_proposal=dict(nms_pre=1000, max_per_img=500),
+        rcnn=dict(sampler=dict(num=128)),
+    ),
+    test_cfg=dict(rpn=dict(nms_pre=500, max_per_img=300)),
+)
 # For runs of a few hundred iterations: AdamW scales each gradient by its size over the last
 # thousand, and at the usual weight of 30 the budget's leaves gate nets little of the detector's.
 short_budget = [dict(type='MACBudgetHook', target=0.5, weight=5.0)]

@@ -20,14 +20,6 @@ from_mbv2 = dict(
         type='Pretrained', checkpoint='data/pretrained/dense-mbv2.pth', prefix='backbone.'
     ),
 )
-# For Faster R-CNN's model: on small images a quarter of its usual RoIs covers all that is there.
-few_rois = dict(
-    train_cfg=dict(
-        rpn_proposal=dict(nms_pre=1000, max_per_img=500),
-        rcnn=dict(sampler=dict(num=128)),
-    ),
-    test_cfg=dict(rpn=dict(nms_pre=500, max_per_img=300)),
-)
 # For custom_hooks: gates that are no longer sampled, and pruning with epochs left to mend it.
 settling_budget = [dict(type='MACBudgetHook', target=0.5, settle=0.7)]
 early_pruning = [dict(type='SelfGroupingHook', steps={0: [10, 20], 1: [30, 40], 2: [50, 60]})]
