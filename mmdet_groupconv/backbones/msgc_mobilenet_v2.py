@@ -6,7 +6,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from ..conv_cfg import replace_layer
-from ..layers import Gate, GatePool, MaskGenerator, add_gate_nets, make_gate
+from ..layers import Gate, GateNets, GatePool, MaskGenerator, add_gate_nets, gate_nets, make_gate
 from ..layers.checks import check_integer
 from .grouped_blocks import hidden_readers
 from .grouped_mobilenet_v2 import GroupedMobileNetV2
@@ -40,15 +40,15 @@ class MSGCInvertedResidual(InvertedResidual):
         """By the name of the convolution that is gated."""
         return {'linear_conv.conv': self.maskgen}
 
-    def gates(self, x: Tensor) -> list[Gate | None]:
-        """One a convolution, from the block's input. x: ``[B, in_channels, H, W]``."""
+    def gate_nets(self) -> list[GateNets | None]:
+        """One a convolution, None for those without; they look at the block's pooled input."""
         ungated = [None] * (2 if self.with_expand_conv else 1)
-        return [*ungated, make_gate(self, '', self.gate_pool(x))]
+        return [*ungated, gate_nets(self, '')]
 
     def forward(self, x: Tensor) -> Tensor:
         """x: ``[B, in_channels, H, W]``. Returns ``[B, out_channels, H', W']``."""
         # Outside of the checkpoint: drawn once, and the MAC loss reaches the gate nets.
-        gate = self.gates(x)[-1]
+        gate = make_gate(self.gate_nets()[-1], self.gate_pool(x))
         if self.with_cp and x.requires_grad:
             return checkpoint(self._project, x, gate, use_reentrant=False)
         return self._project(x, gate)

@@ -7,7 +7,7 @@ from mmdet.registry import MODELS
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..layers import Gate, GatePool, MaskGenerator, add_gate_nets, make_gate
+from ..layers import Gate, GateNets, GatePool, MaskGenerator, add_gate_nets, gate_nets, make_gate
 from ..layers.checks import check_integer
 from .grouped_blocks import readable
 from .grouped_resnet import GroupedResNet
@@ -36,10 +36,14 @@ class _GatedBlock(nn.Module):
         """By the name of the convolution that each gates."""
         return {f'conv{suffix}': getattr(self, f'maskgen{suffix}') for suffix in self.gated}
 
+    def gate_nets(self) -> list[GateNets]:
+        """One a conv; all look at the block's pooled input."""
+        return [gate_nets(self, suffix) for suffix in self.gated]
+
     def gates(self, x: Tensor) -> list[Gate]:
         """One gate a conv, from the block's input. x: ``[B, inplanes, H, W]``."""
         pooled = self.gate_pool(x)
-        return [make_gate(self, suffix, pooled) for suffix in self.gated]
+        return [make_gate(nets, pooled) for nets in self.gate_nets()]
 
     def forward(self, x: Tensor) -> Tensor:
         """x: ``[B, inplanes, H, W]``. Returns ``[B, planes * expansion, H', W']``."""

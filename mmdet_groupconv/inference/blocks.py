@@ -1,39 +1,51 @@
 """Residual blocks and convolution modules as chains."""
 
+from collections.abc import Callable, Sequence
+
 import torch
 from mmcv.cnn import ConvModule
 from mmdet.models.backbones.resnet import BasicBlock, Bottleneck
 from mmdet.models.layers import InvertedResidual
 from torch import Tensor, nn
 
-from ..layers import GroupedConv2d, SelfGatedConv2d, SGCLinear
+from ..backbones.msgc_mobilenet_v2 import MSGCInvertedResidual
+from ..backbones.msgc_resnet import MSGCBasicBlock, MSGCBottleneck
+from ..layers import Gate, GateNets, GroupedLayer, SGCLinear, make_gate
 from .chain import Chain
-from .folding import can_fold, units_of
+from .folding import StaysEagerError, units_of
 from .fused import NONE, RELU, Geometry, activation_of
 from .group_norm import compact_norm
+from .maps import MatrixPool
 from .static import StaticConv
 from .unit import Unit
+
+# They gate their convolutions by their own input.
+GATED_BLOCKS = MSGCBasicBlock, MSGCBottleneck, MSGCInvertedResidual
 
 
 class CompactBlock(nn.Module):
     """A chain whose outputs are added onto a shortcut.
 
-    shortcut: None for the input itself. gates_of: the block that makes the chain's gates from its
-    input, if it does. owns_input: whether nobody else reads the input, which then turns into the
-    output: the largest maps of a network are not allocated again and again.
+    shortcut: None for the input itself. gates: what makes the chain's from its input, if they come
+    from there. owns_input: whether nobody else reads the input, which then turns into the output:
+    the largest maps of a network are not allocated again and again.
     """
 
     def __init__(
-        self, chain: Chain, shortcut: nn.Module | None, gates_of: nn.Module | None, owns_input: bool
+        self,
+        chain: Chain,
+        shortcut: nn.Module | None,
+        gates: 'HostGates | None',
+        owns_input: bool,
     ) -> None:
         super().__init__()
-        self.chain, self.shortcut, self.gates_of = chain, shortcut, gates_of
+        self.chain, self.shortcut, self.gates = chain, shortcut, gates
         self.owns_input = owns_input
 
     def forward(self, x: Tensor) -> Tensor:
         """x: ``[B, C, H, W]``. Returns ``[B, K, H', W']``."""
         x = x.contiguous(memory_format=torch.channels_last)
-        gates = None if self.gates_of is None else self.gates_of.gates(x)
+        gates = None if self.gates is None else self.gates(x)
         return self.chain(x, gates, self._start(x))
 
     def _start(self, x: Tensor) -> Tensor:
@@ -45,13 +57,32 @@ class CompactBlock(nn.Module):
 class CompactBranch(nn.Module):
     """The same without a shortcut. Arguments: see :class:`CompactBlock`."""
 
-    def __init__(self, chain: Chain, gates_of: nn.Module | None = None) -> None:
+    def __init__(self, chain: Chain, gates: 'HostGates | None' = None) -> None:
         super().__init__()
-        self.chain, self.gates_of = chain, gates_of
+        self.chain, self.gates = chain, gates
 
     def forward(self, x: Tensor) -> Tensor:
         """x: ``[B, C, H, W]``. Returns ``[B, K, H', W']``."""
-        return self.chain(x, None if self.gates_of is None else self.gates_of.gates(x))
+        return self.chain(x, None if self.gates is None else self.gates(x))
+
+
+class HostGates(nn.Module):
+    """The nets by which a block gates its convolutions, without the block.
+
+    nets: of each convolution, None for those without gates.
+    """
+
+    def __init__(self, nets: Sequence[GateNets | None]) -> None:
+        super().__init__()
+        self.pooling = MatrixPool()
+        self.nets = nn.ModuleList(
+            nn.ModuleList(net for net in pair or () if net is not None) for pair in nets
+        )
+
+    def forward(self, x: Tensor) -> list[Gate | None]:
+        """One a convolution. x: the block's input, ``[B, C, H, W]``."""
+        pooled = self.pooling(x)
+        return [make_gate((*nets, None)[:2], pooled) if len(nets) else None for nets in self.nets]
 
 
 class CompactLinear(nn.Module):
@@ -69,89 +100,92 @@ class CompactLinear(nn.Module):
         return self.chain(rows).permute(0, 2, 3, 1).reshape(len(x), -1)
 
 
-def compact_linear(layer: SGCLinear) -> CompactLinear:
-    """The compact form of a grouped fully connected layer."""
+def compact_linear(layer: GroupedLayer) -> CompactLinear:
+    """The compact form of a grouped fully connected layer. Raises StaysEagerError."""
+    if not isinstance(layer, SGCLinear) or type(layer).forward is not SGCLinear.forward:
+        raise StaysEagerError(f'{type(layer).__name__} is not known')
     weight = layer.weight.detach()[..., None, None]
     bias = weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.detach()
     geometry = Geometry((1, 1), (0, 0), (1, 1))
     return CompactLinear(Chain([StaticConv(weight, bias, geometry, NONE, layer.mask)]))
 
 
-def compact_residual(block: BasicBlock | Bottleneck, owns_input: bool) -> nn.Module | None:
-    """The compact form of a ResNet block, None where it has none: plugins, other convolutions."""
+def compact_residual(block: BasicBlock | Bottleneck, owns_input: bool) -> CompactBlock:
+    """The compact form of a ResNet block. Raises StaysEagerError."""
     numbers = ('1', '2', '3') if isinstance(block, Bottleneck) else ('1', '2')
     if getattr(block, 'with_plugins', False):
-        return None
+        raise StaysEagerError('it has plugins')
+    nets = _gate_nets(block, len(numbers))
     units = []
-    for number in numbers:
+    for number, own in zip(numbers, nets, strict=True):
         conv, norm = getattr(block, f'conv{number}'), getattr(block, f'norm{number}')
-        found = units_of(conv, norm, RELU, _heads(block, conv, f'maskgen{number}'))
-        if found is None:
-            return None
-        units += found
+        units += _named(f'conv{number}', units_of, conv, norm, RELU, _heads(own))
     shortcut = block.downsample
     if shortcut is None and block.conv1.stride not in (1, (1, 1)):
-        return None
-    return CompactBlock(Chain(units), shortcut, _gates_of(block, units), owns_input)
+        raise StaysEagerError(f'it has stride {block.conv1.stride} and no shortcut convolution')
+    return CompactBlock(Chain(units), shortcut, _host_gates(nets, units), owns_input)
 
 
-def compact_inverted_residual(block: InvertedResidual, owns_input: bool) -> nn.Module | None:
-    """The compact form of a MobileNetV2 block, None where it has none: squeeze and excitation."""
-    modules = [block.depthwise_conv, block.linear_conv]
+def compact_inverted_residual(block: InvertedResidual, owns_input: bool) -> nn.Module:
+    """The compact form of a MobileNetV2 block. Raises StaysEagerError."""
+    names = ['depthwise_conv', 'linear_conv']
     if block.with_expand_conv:
-        modules.insert(0, block.expand_conv)
+        names.insert(0, 'expand_conv')
     if block.with_se:
-        return None
+        raise StaysEagerError('it has squeeze and excitation')
+    nets = _gate_nets(block, len(names))
     units = []
-    for module in modules:
-        found = module_units(module, _heads(block, module.conv, 'maskgen'))
-        if found is None:
-            return None
-        units += found
-    chain, gates_of = Chain(units), _gates_of(block, units)
+    for name, own in zip(names, nets, strict=True):
+        units += _named(name, module_units, getattr(block, name), _heads(own))
+    chain, gates = Chain(units), _host_gates(nets, units)
     if block.with_res_shortcut:
-        return CompactBlock(chain, None, gates_of, owns_input)
-    return CompactBranch(chain, gates_of)
+        return CompactBlock(chain, None, gates, owns_input)
+    return CompactBranch(chain, gates)
 
 
-def compact_conv_module(module: ConvModule) -> nn.Module | None:
-    """The compact form of a convolution with its norm and activation, None where it has none."""
-    units = module_units(module)
-    if units is not None:
-        return CompactBranch(Chain(units))
-    if module.order != ('conv', 'norm', 'act') or module.with_spectral_norm:
-        return None
+def compact_conv_module(module: ConvModule) -> nn.Module:
+    """The compact form of a convolution with its norm and activation. Raises StaysEagerError."""
+    try:
+        return CompactBranch(Chain(module_units(module)))
+    except StaysEagerError:
+        if module.order != ('conv', 'norm', 'act') or module.with_spectral_norm:
+            raise
+        if module.with_explicit_padding:
+            raise
     # What can't be folded in runs after it.
-    units = None if module.with_explicit_padding else units_of(module.conv)
-    if units is None:
-        return None
+    conv = CompactBranch(Chain(units_of(module.conv)))
     after = [compact_norm(module.norm)] if module.with_norm else []
     after += [module.activate] if module.with_activation else []
-    return nn.Sequential(CompactBranch(Chain(units)), *after)
+    return nn.Sequential(conv, *after)
 
 
-def module_units(module: ConvModule, heads: int | None = None) -> list | None:
-    """The units of an ``mmcv`` ConvModule, None where its parts can't become one."""
+def module_units(module: ConvModule, heads: int | None = None) -> list[Unit]:
+    """The units of an ``mmcv`` ConvModule. heads: see :func:`units_of`. Raises StaysEagerError."""
     if module.order != ('conv', 'norm', 'act') or module.with_spectral_norm:
-        return None
+        raise StaysEagerError(f'its order is {module.order}, or its weight is normalised')
     activation = activation_of(module.activate if module.with_activation else None)
-    norm = module.norm if module.with_norm else None
-    if module.with_explicit_padding or activation is None or not can_fold(norm):
-        return None
-    return units_of(module.conv, norm, activation, heads)
+    if activation is None:
+        raise StaysEagerError(f'{type(module.activate).__name__} has no fused form')
+    if module.with_explicit_padding:
+        raise StaysEagerError('it pads by itself')
+    return units_of(module.conv, module.norm if module.with_norm else None, activation, heads)
 
 
-def _heads(block: nn.Module, conv: nn.Module, generator: str) -> int | None:
-    if isinstance(conv, GroupedConv2d) and not isinstance(conv, SelfGatedConv2d):
-        return getattr(block, generator).heads
-    return None
+def _gate_nets(block: nn.Module, number: int) -> list[GateNets | None]:
+    return block.gate_nets() if isinstance(block, GATED_BLOCKS) else [None] * number
 
 
-def _gates_of(block: nn.Module, units: list[Unit]) -> nn.Module | None:
-    """The block without its convolutions, if it makes gates for one of the units."""
-    if not hasattr(block, 'gates') or not any(unit.per_image for unit in units):
-        return None
-    for name, _ in list(block.named_children()):
-        if not name.startswith(('maskgen', 'attgen', 'gate_pool')):
-            delattr(block, name)
-    return block
+def _heads(nets: GateNets | None) -> int | None:
+    return None if nets is None else nets[0].heads
+
+
+def _host_gates(nets: list[GateNets | None], units: list[Unit]) -> HostGates | None:
+    gated = any(nets) and any(unit.per_image for unit in units)
+    return HostGates(nets) if gated else None
+
+
+def _named(name: str, units: Callable[..., list[Unit]], *args) -> list[Unit]:
+    try:
+        return units(*args)
+    except StaysEagerError as reason:
+        raise StaysEagerError(f'{name}: {reason}') from None

@@ -93,9 +93,10 @@ class Chain(nn.Module):
 def _push_order(unit: GatedConv, later: Sequence[Unit]) -> None:
     """Have later units take the outputs as they come, where the first convolution of them can."""
     passing = list(itertools.takewhile(lambda unit: isinstance(unit, Normalise), later))
-    if len(passing) < len(later) and isinstance(later[len(passing)], SelfGatedConv):
-        for reader in later[: len(passing) + 1]:
-            reader.expect(unit.order)
+    reader = next(iter(later[len(passing) :]), None)
+    if isinstance(reader, SelfGatedConv) and reader.in_any_order:
+        for step in (*passing, reader):
+            step.expect(unit.order)
         unit.order = None
 
 

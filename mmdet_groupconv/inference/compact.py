@@ -17,7 +17,7 @@ from ..backbones.grouped_blocks import (
 )
 from ..backbones.msgc_mobilenet_v2 import MSGCInvertedResidual
 from ..backbones.msgc_resnet import MSGCBasicBlock, MSGCBottleneck
-from ..layers import GatePool, SGCLinear
+from ..layers import GateNet, GroupedLayer, SeparableConv2d
 from .blocks import (
     CompactBlock,
     CompactBranch,
@@ -27,11 +27,10 @@ from .blocks import (
     compact_residual,
 )
 from .chain import Chain
-from .folding import can_fold, units_of
+from .folding import StaysEagerError, units_of
 from .freezing import freeze_gates
 from .fused import NONE, activation_of
 from .group_norm import compact_norm
-from .maps import MatrixPool
 from .pool import MapPool
 from .roi_align import CompactRoIAlign
 from .static import StaticConv
@@ -67,60 +66,85 @@ def compact(model: nn.Module, freeze: Iterable | None = None, keep: float = 0.5)
     model.eval()
     if freeze is not None:
         freeze_gates(model, freeze, keep)
-    model, pool = _compact(model, {}, owns_input=False), MapPool()
+    compiler, pool = _Compiler(), MapPool()
+    model = compiler.compile(model, '', owns_input=False)
     for module in model.modules():
         if isinstance(module, Unit):
             module.pool = pool
-        if isinstance(getattr(module, 'gate_pool', None), GatePool):
-            module.gate_pool = MatrixPool()
+    model.stays_eager = compiler.stays_eager
     return model
 
 
-def _compact(module: nn.Module, done: dict[nn.Module, nn.Module], owns_input: bool) -> nn.Module:
-    if isinstance(module, (CompactBranch, CompactStem)):
+class _Compiler:
+    """Replaces the modules of a network, from the outside to the inside.
+
+    stays_eager: for modules that have no compact form, why; by name. Parts of them may have one.
+    """
+
+    def __init__(self) -> None:
+        self.stays_eager: dict[str, str] = {}
+        self._done: dict[nn.Module, nn.Module] = {}
+
+    def compile(self, module: nn.Module, name: str, owns_input: bool) -> nn.Module:
+        """What takes the place of a module.
+
+        owns_input: whether nobody else reads its input.
+        """
+        if isinstance(module, (CompactBranch, CompactStem)):
+            return module
+        if module in self._done:  # a layer that is shared stays shared
+            new = self._done[module]
+            if isinstance(new, CompactBlock):
+                new.owns_input &= owns_input
+            return new
+        try:
+            new = _replacement(module, owns_input)
+        except StaysEagerError as reason:
+            self.stays_eager[name] = str(reason)
+            new = None
+        if new is not None:
+            self._done[module] = new
+            if getattr(new, 'shortcut', None) is not None:
+                below = f'{name}.downsample' if name else 'downsample'
+                new.shortcut = self.compile(new.shortcut, below, owns_input=False)
+            return new
+        self._done[module] = module
+        if not isinstance(module, GroupedLayer | GateNet):  # what is in there is theirs
+            self._compile_children(module, name)
         return module
-    if module in done:  # a layer that is shared stays shared
-        new = done[module]
-        if isinstance(new, CompactBlock):
-            new.owns_input &= owns_input
-        return new
-    new = _replacement(module, owns_input)
-    if isinstance(new, nn.Module) and new is not module:
-        done[module] = new
-        if getattr(new, 'shortcut', None) is not None:
-            new.shortcut = _compact(new.shortcut, done, owns_input=False)
-        return new
-    done[module] = module
-    in_sequence = _is_sequence(module)
-    if in_sequence:
-        _fuse_neighbours(module)
-    if isinstance(module, ResNet) and not module.deep_stem:
-        _fuse_stem(module)
-    previous = None
-    for name, child in list(module._modules.items()):
-        if child is not None:
-            # What a block returns, and nobody but the next block of the sequence gets.
-            owned = in_sequence and isinstance(previous, CompactBlock)
-            previous = _compact(child, done, owned)
-            setattr(module, name, previous)
-    return module
+
+    def _compile_children(self, module: nn.Module, name: str) -> None:
+        in_sequence = _is_sequence(module)
+        if in_sequence:
+            _fuse_neighbours(module)
+        if isinstance(module, ResNet) and not module.deep_stem:
+            _fuse_stem(module)
+        previous = None
+        for key, child in list(module._modules.items()):
+            if child is not None:
+                # What a block returns, and nobody but the next block of the sequence gets.
+                owned = in_sequence and isinstance(previous, CompactBlock)
+                previous = self.compile(child, f'{name}.{key}' if name else key, owned)
+                setattr(module, key, previous)
 
 
 def _replacement(module: nn.Module, owns_input: bool) -> nn.Module | None:
+    """The compact form, None for what has parts alone. Raises StaysEagerError."""
     if type(module) in _RESIDUALS:
         return compact_residual(module, owns_input)
     if type(module) in _INVERTED_RESIDUALS:
         return compact_inverted_residual(module, owns_input)
     if type(module) is ConvModule:
         return compact_conv_module(module)
-    if isinstance(module, SGCLinear):
-        return compact_linear(module)
     if type(module) is nn.GroupNorm:
         return compact_norm(module)
     if type(module) is RoIAlign and module.pool_mode == 'avg':
         return CompactRoIAlign(module)
-    units = units_of(module)
-    return None if units is None else CompactBranch(Chain(units))
+    if isinstance(module, GroupedLayer) and not isinstance(module, nn.Conv2d):
+        return compact_linear(module)
+    if isinstance(module, nn.Conv2d | SeparableConv2d):
+        return CompactBranch(Chain(units_of(module)))
+    return None
 
 
 def _is_sequence(module: nn.Module) -> bool:
@@ -134,11 +158,10 @@ def _fuse_neighbours(sequence: nn.Sequential) -> None:
     for conv, norm, act in zip(names, names[1:], names[2:], strict=False):
         if norm is None or isinstance(sequence._modules[norm], nn.Identity):
             continue
-        if not can_fold(sequence._modules[norm]):
-            continue
         activation = None if act is None else activation_of(sequence._modules[act])
-        units = units_of(sequence._modules[conv], sequence._modules[norm], activation or NONE)
-        if units is None:
+        try:
+            units = units_of(sequence._modules[conv], sequence._modules[norm], activation or NONE)
+        except StaysEagerError:
             continue
         sequence._modules[conv] = CompactBranch(Chain(units))
         sequence._modules[norm] = nn.Identity()
@@ -148,8 +171,9 @@ def _fuse_neighbours(sequence: nn.Sequential) -> None:
 
 def _fuse_stem(backbone: ResNet) -> None:
     activation = activation_of(backbone.relu)
-    units = units_of(backbone.conv1, backbone.norm1, activation or NONE)
-    if units is None:
+    try:
+        units = units_of(backbone.conv1, backbone.norm1, activation or NONE)
+    except StaysEagerError:
         return
     setattr(backbone, backbone.norm1_name, nn.Identity())
     if activation is not None:

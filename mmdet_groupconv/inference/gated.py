@@ -141,20 +141,22 @@ class GatedConv(ConvUnit):
 class SelfGatedConv(GatedConv):
     """One that makes the gate from its own input, which is computed in full for that.
 
-    layer: what decides; its own weight is not used.
+    layer: what decides. in_any_order: whether it looks at the pooled input alone, so that the input
+    may come in another order (:meth:`expect`).
     """
 
     def __init__(self, layer: SelfGatedConv2d, *args) -> None:
         super().__init__(*args)
         self.layer = copy.deepcopy(layer)  # others may share it
-        del self.layer.weight, self.layer.bias
+        self.in_any_order = type(layer).gate is SelfGatedConv2d.gate
+        self.pooling = MatrixPool()
         self.register_buffer('channels', None)
 
     def expect(self, channels: Tensor) -> None:
         """Take the input in another order from now on: ``[C]``, its channels one by one."""
         self.weight = gather(self.weight, channels, self.pool)
         self.channels = channels
-        self.layer.gate_pool = MatrixPool(channels.argsort())
+        self.pooling = MatrixPool(channels.argsort())
 
     def reads(self, gate: Gate | None, needed: Tensor | None) -> Tensor | None:
         """See :class:`Unit`."""
@@ -176,7 +178,8 @@ class SelfGatedConv(GatedConv):
 
     def _gated(self, x: FeatureMap) -> tuple[Tensor, Gate]:
         data = x.in_order(self.in_channels, self.pool)
-        gate = self.layer.gate(data)
+        layer = self.layer
+        gate = layer.decide(self.pooling(data)) if self.in_any_order else layer.gate(data)
         if self.channels is not None:
             strength = None if gate.strength is None else gate.strength[..., self.channels]
             gate = gate._replace(mask=gate.mask[..., self.channels], strength=strength)

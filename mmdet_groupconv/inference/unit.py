@@ -1,9 +1,11 @@
 """What one convolution is in a compact network."""
 
+import copy
+
 import torch
 from torch import Tensor, nn
 
-from ..layers import Gate
+from ..layers import Gate, SelfGatedConv2d
 from .fused import NONE, Activation, Geometry, convolve, output_shape
 from .maps import FeatureMap, pixels, take_filters
 from .pool import MapPool
@@ -109,6 +111,24 @@ class Normalise(Unit):
         y = self.pool.empty(x.data, x.data.shape)
         torch.addcmul(shift, pixels(x.data), scale, out=pixels(y))
         return FeatureMap(y.relu_(), x.channels)
+
+
+class Prepare(Unit):
+    """What a layer does before its convolution, as the layer does it itself.
+
+    layer: its :meth:`~mmdet_groupconv.layers.SelfGatedConv2d.prepare` is called.
+    """
+
+    def __init__(self, layer: SelfGatedConv2d) -> None:
+        super().__init__(layer.in_channels, layer.in_channels)
+        self.layer = copy.deepcopy(layer)  # others may share it
+
+    def run(
+        self, x: FeatureMap, gate: Gate | None, needed: Tensor | None, out: Tensor | None
+    ) -> FeatureMap:
+        """See :class:`Unit`."""
+        y = self.layer.prepare(x.in_order(self.in_channels, self.pool))
+        return FeatureMap(y.contiguous(memory_format=torch.channels_last))
 
 
 class DepthwiseConv(ConvUnit):

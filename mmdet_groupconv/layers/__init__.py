@@ -5,20 +5,30 @@ from .dgc import DGCConv2d, SaliencyNet
 from .fixed import FixedGroupConv2d
 from .flgc import FLGCConv2d
 from .functional import connection, grouped_conv2d
-from .gate import Gate, GroupedLayer
+from .gate import EqualGroups, Gate, GroupedLayer
 from .gate_net import GateNet, GatePool
 from .macs import MacMeter, Macs
-from .msgc import AttentionGenerator, MaskGenerator, MSGCConv2d, add_gate_nets, make_gate
+from .msgc import (
+    AttentionGenerator,
+    GateNets,
+    MaskGenerator,
+    MSGCConv2d,
+    add_gate_nets,
+    gate_nets,
+    make_gate,
+)
 from .separable import SeparableConv2d
 from .sgc import SelfGrouping, SGCConv2d, SGCLinear
 
 __all__ = [
     'AttentionGenerator',
     'DGCConv2d',
+    'EqualGroups',
     'FLGCConv2d',
     'FixedGroupConv2d',
     'Gate',
     'GateNet',
+    'GateNets',
     'GatePool',
     'GroupedConv2d',
     'GroupedLayer',
@@ -34,6 +44,7 @@ __all__ = [
     'SeparableConv2d',
     'add_gate_nets',
     'connection',
+    'gate_nets',
     'grouped_conv2d',
     'make_gate',
 ]

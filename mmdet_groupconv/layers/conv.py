@@ -1,9 +1,11 @@
 """A dense-shaped convolution whose connections a gate decides."""
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from .checks import check_integer
-from .functional import grouped_conv2d
+from .functional import equal_groups_conv2d, grouped_conv2d
 from .gate import Gate, GroupedLayer
 
 
@@ -43,39 +45,58 @@ class GroupedConv2d(GroupedLayer, nn.Conv2d):
         """The gated convolution, shown to the gate hooks. Returns ``[B, K, H', W']``."""
         if self.frozen is not None:
             gate = self.frozen
-        y = grouped_conv2d(
-            x,
-            self.weight,
-            gate.value,
-            gate.assign,
-            self.bias,
-            self.stride,
-            self.padding,
-            self.dilation,
-            gate.sizes,
-        )
+        geometry = self.stride, self.padding, self.dilation
+        if gate.equal is not None:
+            y = equal_groups_conv2d(x, self.weight, *gate.equal, self.bias, *geometry)
+        else:
+            gating = gate.value, gate.assign
+            y = grouped_conv2d(x, self.weight, *gating, self.bias, *geometry, gate.sizes)
         self._show_gate(gate, x, y)
         return y
 
 
 class SelfGatedConv2d(GroupedConv2d):
-    """A gated convolution whose layer makes the gate; methods say how in :meth:`gate`.
+    """A gated convolution whose layer makes the gate.
 
-    They name ``nn.Conv2d`` as a base as well: MMEngine's ``init_cfg`` with ``layer='Conv2d'``
+    What a method says of itself is all that compact inference goes by:
+
+    - what comes before the convolution: :meth:`before` names modules, which can be fused; anything
+      else goes into :meth:`prepare`, which is then called as it is.
+    - what decides the gate: :meth:`decide` sees the pooled input alone, with a ``gate_pool`` that
+      the method adds; :meth:`gate` sees all of it, or nothing where ``static_gate`` is set.
+
+    A method that overrides ``forward`` or ``convolve`` computes something else, and runs eagerly.
+
+    Methods name ``nn.Conv2d`` as a base as well: MMEngine's ``init_cfg`` with ``layer='Conv2d'``
     reaches direct subclasses alone.
     """
+
+    @property
+    def gate_from_input(self) -> bool:
+        """See :class:`GroupedLayer`."""
+        return not self.static_gate and self.frozen is None
 
     def forward(self, x: Tensor) -> Tensor:
         """x: ``[B, in_channels, H, W]``. Returns ``[B, out_channels, H', W']``."""
         x = self.prepare(x)
         return self.convolve(x, self.gate(x))
 
+    def before(self) -> Sequence[nn.Module]:
+        """The modules that the input passes before the convolution, one after the other."""
+        return ()
+
     def prepare(self, x: Tensor) -> Tensor:
         """What comes before the convolution. ``[B, in_channels, H, W]`` -> the same shape."""
+        for module in self.before():
+            x = module(x)
         return x
 
     def gate(self, x: Tensor) -> Gate:
-        """The gate for what was prepared."""
+        """The gate for what was prepared, ``[B, in_channels, H, W]``."""
+        return self.decide(self.gate_pool(x))
+
+    def decide(self, pooled: Tensor) -> Gate:
+        """The gate for what was prepared and pooled, ``[B, in_channels, 1, 1]``."""
         raise NotImplementedError
 
 

@@ -1,5 +1,7 @@
 """DGC: dynamic group convolution, arXiv 2007.04242."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -67,8 +69,6 @@ class DGCConv2d(SelfGatedConv2d, nn.Conv2d):
     Raises ValueError for numbers out of range.
     """
 
-    gate_from_input = True
-
     def __init__(
         self,
         in_channels: int,
@@ -91,6 +91,7 @@ class DGCConv2d(SelfGatedConv2d, nn.Conv2d):
         check_flag('pre_norm', pre_norm, 'DGCConv2d')
         self.gate_factor = gate_factor
         self.norm = nn.BatchNorm2d(in_channels) if pre_norm else None
+        self.relu = nn.ReLU(inplace=True)
         self.gate_pool = GatePool()
         self.saliency = SaliencyNet(in_channels, heads, squeeze_rate)
         self.register_buffer('inactive', torch.zeros((), dtype=torch.int64))
@@ -137,13 +138,12 @@ class DGCConv2d(SelfGatedConv2d, nn.Conv2d):
         else:
             self.inactive.zero_()
 
-    def prepare(self, x: Tensor) -> Tensor:
+    def before(self) -> Sequence[nn.Module]:
         """See :class:`SelfGatedConv2d`."""
-        return x if self.norm is None else F.relu(self.norm(x), inplace=True)
+        return () if self.norm is None else (self.norm, self.relu)
 
-    def gate(self, x: Tensor) -> Gate:
+    def decide(self, pooled: Tensor) -> Gate:
         """See :class:`SelfGatedConv2d`."""
-        pooled = self.gate_pool(x)
         if self.norm is None:  # else the output would grow with the square of the input
             pooled = F.layer_norm(pooled.flatten(1), (self.in_channels,))[..., None, None]
         saliency = self.saliency(pooled)

@@ -5,8 +5,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .conv import SelfGatedConv2d, too_few_channels
-from .functional import equal_groups_conv2d
-from .gate import Gate
+from .gate import EqualGroups, Gate
 
 
 class FixedGroupConv2d(SelfGatedConv2d, nn.Conv2d):
@@ -46,24 +45,6 @@ class FixedGroupConv2d(SelfGatedConv2d, nn.Conv2d):
         self.filter_groups.copy_(filter_groups)
         self._count_groups()
 
-    def convolve(self, x: Tensor, gate: Gate) -> Tensor:
-        """See :class:`GroupedConv2d`; equal groups do their own work alone, in training too."""
-        if not self.equal_groups or self.frozen is not None:
-            return super().convolve(x, gate)
-        y = equal_groups_conv2d(
-            x,
-            self.weight,
-            self.channel_groups.argsort(stable=True),
-            self.filter_groups.argsort(stable=True),
-            self.equal_groups,
-            self.bias,
-            self.stride,
-            self.padding,
-            self.dilation,
-        )
-        self._show_gate(gate, x, y)
-        return y
-
     def _load_from_state_dict(self, *args, **kwargs) -> None:
         super()._load_from_state_dict(*args, **kwargs)
         self._count_groups()
@@ -81,4 +62,8 @@ class FixedGroupConv2d(SelfGatedConv2d, nn.Conv2d):
     def gate(self, x: Tensor) -> Gate:
         """See :class:`SelfGatedConv2d`."""
         mask = F.one_hot(self.channel_groups, self.most_groups).t()[None]  # [1, G, C]
-        return Gate(mask.to(self.weight.dtype), assign=self.filter_groups)
+        equal = None
+        if self.equal_groups:
+            orders = (g.argsort(stable=True) for g in (self.channel_groups, self.filter_groups))
+            equal = EqualGroups(*orders, self.equal_groups)
+        return Gate(mask.to(self.weight.dtype), assign=self.filter_groups, equal=equal)

@@ -8,6 +8,18 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 
+class EqualGroups(NamedTuple):
+    """Disjoint groups of equal size.
+
+    channels ``[C]``, filters ``[K]``: int64, those of group 0, then those of group 1, and so on.
+    number: of the groups; divides both.
+    """
+
+    channels: Tensor
+    filters: Tensor
+    number: int
+
+
 class Gate(NamedTuple):
     """Connections of one layer for a batch (or for every image, with a batch of one).
 
@@ -15,13 +27,15 @@ class Gate(NamedTuple):
     strength: the same shape, or None for 1 everywhere; attention (MSGC) or saliency (DGC).
     assign: filter -> group, as ``[K]`` int64 or one-hot ``[K, G]``; None for G equal, contiguous
     heads. sizes: how many filters each group has, where an int64 `assign` is known beforehand: so
-    that the host need not wait for the device to tell.
+    that the host need not wait for the device to tell. equal: where a static gate parts channels
+    and filters into disjoint groups of equal size, these: only their own work is done then.
     """
 
     mask: Tensor
     strength: Tensor | None = None
     assign: Tensor | None = None
     sizes: tuple[int, ...] | None = None
+    equal: EqualGroups | None = None
 
     @property
     def value(self) -> Tensor:
@@ -35,12 +49,15 @@ GateHook = Callable[[nn.Module, Gate, Tensor, Tensor], None]
 class GroupedLayer(nn.Module):
     """A layer of the dense shape whose connections a gate decides: a mixin before the host layer.
 
-    gate_from_input: class attribute, whether the gate is made from this layer's own input (which
-    then has to be computed in full, read or not). static_gate: whether all images share the gate.
+    static_gate: class attribute, whether all images share the gate.
     """
 
-    gate_from_input = False
     static_gate = False
+
+    @property
+    def gate_from_input(self) -> bool:
+        """Whether the gate is made from this layer's own input, which then is needed in full."""
+        return False
 
     def __init__(self, *args, **kwargs) -> None:
         super().__init__(*args, **kwargs)

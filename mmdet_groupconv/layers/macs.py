@@ -250,7 +250,7 @@ class MacMeter:
         for block in self.root.modules():
             for reader, sources in getattr(block, 'readers', {}).items():
                 layer = block.get_submodule(reader)
-                if getattr(layer, 'gate_from_input', False):
+                if isinstance(layer, GroupedLayer) and layer.gate_from_input:
                     continue
                 for call, row in enumerate(self._rows.get(layer, [])):
                     if row.gate is None:

@@ -107,6 +107,9 @@ class AttentionGenerator(_TwoLayerNet):
         nn.init.constant_(self.conv[3].bias, 1.0)
 
 
+GateNets = tuple[MaskGenerator, AttentionGenerator | None]
+
+
 def add_gate_nets(
     block: nn.Module, suffix: str, in_channels: int, channels: int, heads: int, reduction: int,
     attention: bool, over_batch: bool = True,
@@ -119,11 +122,15 @@ def add_gate_nets(
         block.add_module(f'attgen{suffix}', AttentionGenerator(*sizes))
 
 
-def make_gate(block: nn.Module, suffix: str, pooled: Tensor) -> Gate:
-    """Run the nets that :func:`add_gate_nets` gave. pooled: ``[B, C_in, 1, 1]``."""
-    attention = getattr(block, f'attgen{suffix}', None)
-    mask = getattr(block, f'maskgen{suffix}')(pooled)
-    return Gate(mask, None if attention is None else attention(pooled))
+def gate_nets(block: nn.Module, suffix: str) -> GateNets:
+    """The nets that :func:`add_gate_nets` gave."""
+    return getattr(block, f'maskgen{suffix}'), getattr(block, f'attgen{suffix}', None)
+
+
+def make_gate(nets: GateNets, pooled: Tensor) -> Gate:
+    """Run them. pooled: ``[B, C_in, 1, 1]``."""
+    mask, attention = nets
+    return Gate(mask(pooled), None if attention is None else attention(pooled))
 
 
 class MSGCConv2d(SelfGatedConv2d, nn.Conv2d):
@@ -137,8 +144,6 @@ class MSGCConv2d(SelfGatedConv2d, nn.Conv2d):
     attention: also weigh the channels that are read. reduction: of the gate nets' hidden layer.
     Other arguments: ``nn.Conv2d``'s.
     """
-
-    gate_from_input = True
 
     def __init__(
         self,
@@ -180,7 +185,7 @@ class MSGCConv2d(SelfGatedConv2d, nn.Conv2d):
         """By the name, from here, of the convolution that is gated: this one."""
         return {'': self.maskgen}
 
-    def gate(self, x: Tensor) -> Gate:
+    def decide(self, pooled: Tensor) -> Gate:
         """See :class:`SelfGatedConv2d`."""
-        gate = make_gate(self, '', self.gate_pool(x))
+        gate = make_gate(gate_nets(self, ''), pooled)
         return gate._replace(assign=self.assign, sizes=self.sizes)

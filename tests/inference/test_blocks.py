@@ -26,7 +26,8 @@ from mmdet_groupconv.inference.blocks import (
     compact_linear,
     compact_residual,
 )
-from mmdet_groupconv.layers import SGCLinear
+from mmdet_groupconv.inference.folding import StaysEagerError
+from mmdet_groupconv.layers import AttentionGenerator, MaskGenerator, SGCLinear
 
 CLOSE = dict(rtol=1e-9, atol=1e-9)
 MSGC = dict(heads=4, attention=True)
@@ -158,42 +159,44 @@ def test_a_shortcut_may_return_any_memory_format():
 
 def test_a_compact_block_keeps_of_its_host_only_what_makes_gates():
     fast = compact_residual(RESIDUALS['MSGC bottleneck'](), owns_input=False)
-    names = {name for name, _ in fast.gates_of.named_children()}
-    assert names == {'gate_pool', 'maskgen1', 'maskgen2', 'maskgen3', 'attgen2'}
-    assert compact_residual(RESIDUALS['DGC basic'](), owns_input=False).gates_of is None
+    nets = [[type(net) for net in pair] for pair in fast.gates.nets]
+    assert nets == [[MaskGenerator], [MaskGenerator, AttentionGenerator], [MaskGenerator]]
+    assert compact_residual(RESIDUALS['DGC basic'](), owns_input=False).gates is None
 
 
 CONTEXT = dict(cfg=dict(type='ContextBlock', ratio=1 / 4), position='after_conv3')
 
 
 @pytest.mark.parametrize(
-    'block',
+    ('block', 'reason'),
     [
-        Bottleneck(32, 8, plugins=[CONTEXT]),
-        MSGCBottleneck(32, 8, plugins=[CONTEXT], **MSGC),
-        BasicBlock(8, 8, norm_cfg=dict(type='GN', num_groups=2)),
-        BasicBlock(8, 8, conv_cfg=dict(type='ConvWS')),
-        Bottleneck(32, 8, conv_cfg=dict(type='ConvWS')),
+        (Bottleneck(32, 8, plugins=[CONTEXT]), 'it has plugins'),
+        (MSGCBottleneck(32, 8, plugins=[CONTEXT], **MSGC), 'it has plugins'),
+        (BasicBlock(8, 8, norm_cfg=dict(type='GN', num_groups=2)), 'conv1: its GroupNorm'),
+        (BasicBlock(8, 8, conv_cfg=dict(type='ConvWS')), 'conv1: ConvWS2d is not known'),
+        (Bottleneck(32, 8, conv_cfg=dict(type='ConvWS')), 'conv1: ConvWS2d is not known'),
     ],
     ids=['plugin', 'MSGC plugin', 'group norm', 'ConvWS', 'ConvWS bottleneck'],
 )
-def test_residual_blocks_without_a_compact_form(block):
-    assert compact_residual(block, owns_input=False) is None
+def test_residual_blocks_without_a_compact_form(block, reason):
+    with pytest.raises(StaysEagerError, match=reason):
+        compact_residual(block, owns_input=False)
 
 
 @pytest.mark.parametrize(
-    'kwargs',
+    ('kwargs', 'reason'),
     [
-        dict(se_cfg=dict(channels=24, ratio=4)),
-        dict(norm_cfg=dict(type='GN', num_groups=2)),
-        dict(act_cfg=dict(type='HSwish')),
+        (dict(se_cfg=dict(channels=24, ratio=4)), 'it has squeeze and excitation'),
+        (dict(norm_cfg=dict(type='GN', num_groups=2)), 'expand_conv: its GroupNorm is no fixed'),
+        (dict(act_cfg=dict(type='HSwish')), 'expand_conv: Hardswish has no fused form'),
     ],
     ids=['squeeze and excitation', 'group norm', 'activation'],
 )
 @pytest.mark.parametrize('kind', [InvertedResidual, MSGCInvertedResidual])
-def test_inverted_residuals_without_a_compact_form(kind, kwargs):
+def test_inverted_residuals_without_a_compact_form(kind, kwargs, reason):
     kwargs = {**kwargs, **(MSGC if kind is MSGCInvertedResidual else {})}
-    assert compact_inverted_residual(inverted(kind, **kwargs), owns_input=False) is None
+    with pytest.raises(StaysEagerError, match=reason):
+        compact_inverted_residual(inverted(kind, **kwargs), owns_input=False)
 
 
 BN, GN = dict(type='BN'), dict(type='GN', num_groups=2)
@@ -234,17 +237,18 @@ def eager_parts(module):
 
 
 @pytest.mark.parametrize(
-    'kwargs',
+    ('kwargs', 'reason'),
     [
-        dict(norm_cfg=BN, order=('norm', 'act', 'conv')),
-        dict(with_spectral_norm=True),
-        dict(padding_mode='reflect'),
-        dict(conv_cfg=dict(type='ConvWS')),
+        (dict(norm_cfg=BN, order=('norm', 'act', 'conv')), 'its order is'),
+        (dict(with_spectral_norm=True), 'its weight is normalised'),
+        (dict(padding_mode='reflect'), 'it pads by itself'),
+        (dict(conv_cfg=dict(type='ConvWS')), 'ConvWS2d is not known'),
     ],
     ids=str,
 )
-def test_conv_modules_without_a_compact_form(kwargs):
-    assert compact_conv_module(ConvModule(8, 8, 3, padding=1, **kwargs)) is None
+def test_conv_modules_without_a_compact_form(kwargs, reason):
+    with pytest.raises(StaysEagerError, match=reason):
+        compact_conv_module(ConvModule(8, 8, 3, padding=1, **kwargs))
 
 
 @pytest.mark.parametrize('bias', [False, True])

@@ -268,3 +268,20 @@ def test_the_order_of_heads_goes_through_depthwise_convolutions(position, take_f
     expected = F.relu(last(F.relu(y)))
     found = take_form(Chain([*dgc_units(first), between, *dgc_units(last)]), position)(x)
     torch.testing.assert_close(found, expected, **CLOSE)
+
+
+class OwnPooling(MSGCConv2d):
+    def gate(self, x):
+        return self.decide(x.amax(dim=(2, 3), keepdim=True))
+
+
+@torch.no_grad()
+def test_a_gate_that_looks_at_the_map_itself_sees_its_channels_in_order():
+    torch.manual_seed(0)
+    first, second = DGCConv2d(8, 8, 1, heads=4, pre_norm=False), OwnPooling(8, 8, 1)
+    nn.init.normal_(second.maskgen.conv[3].weight)
+    nn.init.normal_(second.maskgen.conv[3].bias)
+    layers = nn.Sequential(first, second).double().eval()
+    x = randn(2, 8, 5, 4)
+    fast = Chain([unit for layer in layers for unit in units_of(layer)])
+    torch.testing.assert_close(fast(x), layers(x), **CLOSE)

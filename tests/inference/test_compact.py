@@ -238,3 +238,22 @@ def test_grouped_linear_layers_are_exact():
     for rows in (7, 1, 0):
         x = torch.randn(rows, 24, dtype=torch.float64)
         torch.testing.assert_close(fast(x), layer(x).detach())
+
+
+class DoublesItsInput(GroupedConv2d):
+    def forward(self, x, gate=None):
+        return 2 * x
+
+
+@torch.no_grad()
+def test_what_stays_eager_is_named_and_right():
+    conv = MODELS.build(dict(type='FLGCConv2d', in_channels=8, out_channels=8, kernel_size=1))
+    model = torch.nn.Sequential(conv, torch.nn.Sequential(DoublesItsInput(8, 8, 1))).eval()
+    fast, x = compact(model), torch.randn(1, 8, 4, 4)
+    torch.testing.assert_close(fast(x), model(x))
+    assert fast.stays_eager == {'1.0': 'DoublesItsInput has a forward of its own'}
+
+
+def test_blocks_with_a_compact_form_leave_nothing_eager():
+    assert compact(build(BACKBONES['MSGC r50'])).stays_eager == {}
+    assert 'layer1.0' in compact(build(BACKBONES['plugins'])).stays_eager

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from mmdet_groupconv.inference.chain import Chain
-from mmdet_groupconv.inference.folding import can_fold, units_of
+from mmdet_groupconv.inference.folding import StaysEagerError, can_fold, units_of
 from mmdet_groupconv.inference.fused import RELU
 from mmdet_groupconv.inference.gated import GatedConv, SelfGatedConv
 from mmdet_groupconv.inference.static import StaticConv
-from mmdet_groupconv.inference.unit import DepthwiseConv, Normalise
+from mmdet_groupconv.inference.unit import DepthwiseConv, Normalise, Prepare
 from mmdet_groupconv.layers import (
     DGCConv2d,
     FixedGroupConv2d,
@@ -115,7 +115,7 @@ def test_each_kind_of_layer_has_its_units(name):
 @torch.no_grad()
 def test_gates_of_the_host_are_those_of_contiguous_heads():
     layer = GroupedConv2d(6, 8, 3).double()
-    (unit,) = units_of(layer, gate_groups=4)
+    (unit,) = units_of(layer, heads=4)
     assert isinstance(unit, GatedConv)
     gate = Gate((torch.rand(2, 4, 6) > 0.5).double())
     x = torch.randn(2, 6, 5, 5, dtype=torch.float64)
@@ -126,7 +126,7 @@ def test_gates_of_the_host_are_those_of_contiguous_heads():
 def test_frozen_gates_are_connections():
     layer = GroupedConv2d(6, 8, 3).double()
     layer.frozen = Gate((torch.rand(1, 4, 6) > 0.5).double(), torch.rand(1, 4, 6).double())
-    (unit,) = units_of(layer, gate_groups=4)
+    (unit,) = units_of(layer, heads=4)
     assert isinstance(unit, StaticConv)
     x = torch.randn(2, 6, 5, 5, dtype=torch.float64)
     torch.testing.assert_close(Chain([unit])(x), layer(x, layer.frozen), **CLOSE)
@@ -139,25 +139,76 @@ def test_half_precision_layers_keep_their_precision():
     assert unit.weight.dtype == torch.bfloat16
 
 
+class WithPrepare(MSGCConv2d):
+    def prepare(self, x):
+        return 2 * x.relu()
+
+
+class WithModules(MSGCConv2d):
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.first = nn.GroupNorm(2, self.in_channels)
+
+    def before(self):
+        return self.first, nn.Tanh()
+
+
+class StaticWithPrepare(SGCConv2d):
+    def prepare(self, x):
+        return 2 * x.relu()
+
+
+@pytest.mark.parametrize('kind', [WithPrepare, WithModules, StaticWithPrepare])
+@torch.no_grad()
+def test_what_a_layer_does_before_its_convolution_is_done(kind):
+    torch.manual_seed(0)
+    layer = randomised(kind(8, 8, 3))
+    units = units_of(layer)
+    assert type(units[0]) is Prepare
+    x = torch.randn(2, 8, 6, 5, dtype=torch.float64)
+    before = x.clone()
+    torch.testing.assert_close(Chain(units)(x), layer(x), **CLOSE)
+    assert torch.equal(x, before)
+
+
 class OtherConv(nn.Conv2d):
     """One that may well compute something else."""
 
 
+class OwnForward(FLGCConv2d):
+    def forward(self, x):
+        return 2 * super().forward(x)
+
+
+class OwnConvolve(DGCConv2d):
+    def convolve(self, x, gate):
+        return 2 * super().convolve(x, gate)
+
+
+class LearnedGroups(MSGCConv2d):
+    def decide(self, pooled):
+        return super().decide(pooled)._replace(assign=torch.rand(8, 4))
+
+
 @pytest.mark.parametrize(
-    'conv',
+    ('conv', 'reason'),
     [
-        OtherConv(4, 4, 3),
-        nn.Conv2d(4, 4, 3, padding_mode='reflect', padding=1),
-        nn.Conv2d(4, 4, 3, padding='same'),
-        nn.ConvTranspose2d(4, 4, 3),
-        nn.Linear(4, 4),
-        GroupedConv2d(4, 4, 3),  # nobody says how many heads
-        None,
+        (OtherConv(4, 4, 3), 'OtherConv is not known'),
+        (nn.Conv2d(4, 4, 3, padding_mode='reflect', padding=1), r'padding=\(1, 1\) with reflect'),
+        (nn.Conv2d(4, 4, 3, padding='same'), "padding='same' with zeros"),
+        (nn.ConvTranspose2d(4, 4, 3), 'ConvTranspose2d is not known'),
+        (nn.Linear(4, 4), 'Linear is not known'),
+        (GroupedConv2d(4, 4, 3), 'its gates come from a host that is not known'),
+        (OwnForward(4, 4, 3), 'OwnForward has a forward of its own'),
+        (OwnConvolve(4, 4, 3), 'OwnConvolve has a convolve of its own'),
+        (LearnedGroups(8, 8, 3), 'its gates come with the image, its groups from a matrix'),
+        (SeparableConv2d(4, 4, 3, pointwise=OtherConv), 'OtherConv is not known'),
     ],
-    ids=lambda conv: type(conv).__name__,
+    ids=lambda value: type(value).__name__,
 )
-def test_what_is_no_plain_convolution_has_no_units(conv):
-    assert units_of(conv) is None
+def test_what_may_compute_something_else_stays_eager(conv, reason):
+    with pytest.raises(StaysEagerError, match=reason):
+        units_of(conv)
 
 
 @pytest.mark.parametrize(
@@ -176,7 +227,11 @@ def test_what_is_no_plain_convolution_has_no_units(conv):
 )
 def test_norms_that_are_a_fixed_scale_and_shift_fold(norm, folds):
     assert can_fold(norm) is folds
-    assert (units_of(nn.Conv2d(4, 4, 1), norm) is not None) is folds
+    if folds:
+        assert len(units_of(nn.Conv2d(4, 4, 1), norm)) == 1
+        return
+    with pytest.raises(StaysEagerError, match=f'its {type(norm).__name__} is no fixed scale'):
+        units_of(nn.Conv2d(4, 4, 1), norm)
 
 
 @pytest.mark.parametrize('name', LAYERS)

@@ -10,6 +10,7 @@ from mmdet_groupconv.layers import (
     MaskGenerator,
     MSGCConv2d,
     add_gate_nets,
+    gate_nets,
     make_gate,
 )
 
@@ -163,7 +164,7 @@ def test_nets_are_added_under_their_published_names(attention, names):
 def test_gate_without_attention_has_no_strength(pooled):
     block = nn.Module()
     add_gate_nets(block, '2', 16, 8, 2, 4, False)
-    gate = make_gate(block, '2', pooled)
+    gate = make_gate(gate_nets(block, '2'), pooled)
     assert gate.strength is None
     assert gate.value is gate.mask
 
@@ -174,7 +175,7 @@ def test_gate_with_attention_is_mask_times_strength(pooled):
     block.eval()
     nn.init.normal_(block.attgen.conv[3].weight)
     nn.init.zeros_(block.maskgen.conv[3].bias)
-    gate = make_gate(block, '', pooled)
+    gate = make_gate(gate_nets(block, ''), pooled)
     assert torch.equal(gate.mask, block.maskgen(pooled))
     assert torch.equal(gate.strength, block.attgen(pooled))
     assert torch.equal(gate.value, gate.mask * gate.strength)
