@@ -166,6 +166,6 @@ def schedule(cfg: Config, method: str, macs: float, scope: str) -> dict:
         weight = 5.0 if _is_adam(cfg) else 30.0  # AdamW scales each gradient by its own size
         return dict(
             type='MACBudgetHook', target=macs, scope=scope, weight=weight, stop=0.4, warmup=1.0,
-            settle=0.7, slack=0.02,
+            settle=0.5, slack=0.02,
         )  # fmt: skip
     return dict(type='MACRatioHook')

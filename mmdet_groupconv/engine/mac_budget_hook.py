@@ -32,7 +32,9 @@ class MACBudgetHook(MACRatioHook):
     trained dense detector bear. settle: training progress from which gates are those of evaluation,
     no longer sampled (ours; the paper samples to the end). In a short run most gates are still
     undecided by then: without it, weights never see the gates that they are tested with, and the
-    ratio of evaluation is not the one that was held. slack: excess at which the loss is twice the
+    ratio of evaluation is not the one that was held. From then on the loss is that of the distance,
+    from below too: gates that only noise had opened are shut now, and their share is spent anew.
+    slack: excess at which the loss is twice the
     published one (ours): multiplied by ``1 + excess / slack``, so that gates which lag behind a
     falling target are pushed harder the further they are; None for the published loss.
 
@@ -72,6 +74,7 @@ class MACBudgetHook(MACRatioHook):
         self.warmup = warmup
         self.slack = slack
         self.target_now = 1.0
+        self._settled = False
         self._nets: list[MaskGenerator] = []
 
     def target_at(self, progress: float) -> float:
@@ -114,6 +117,7 @@ class MACBudgetHook(MACRatioHook):
         progress = runner.iter / runner.max_iters
         for net in self._nets:
             net.noise = self.noise_at(progress)
+        self._settled = progress >= self.settle
         self.target_now = self.target_at(progress)
         runner.message_hub.update_scalar('train/mac_target', self.target_now)
 
@@ -133,7 +137,8 @@ class MACBudgetHook(MACRatioHook):
     def losses(self, macs: Macs) -> dict[str, Tensor]:
         """The budget's."""
         scope = macs.part('backbone') if self.scope == 'backbone' else macs
-        over = (_over_processes(scope.ratio.float()) - self.target_now).clamp(min=0)
+        over = _over_processes(scope.ratio.float()) - self.target_now
+        over = over.abs() if self._settled else over.clamp(min=0)
         push = 1.0 if self.slack is None else 1 + over / self.slack
         return dict(loss_macs=self.weight * over * push)
 

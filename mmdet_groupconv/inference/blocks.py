@@ -26,7 +26,7 @@ GATED_BLOCKS = MSGCBasicBlock, MSGCBottleneck, MSGCInvertedResidual
 class CompactBlock(nn.Module):
     """A chain whose outputs are added onto a shortcut.
 
-    shortcut: None for the input itself. gates: what makes the chain's from its input, if they come
+    downsample: of the shortcut, None for the input itself. gates: what makes the chain's from its input, if they come
     from there. owns_input: whether nobody else reads the input, which then turns into the output:
     the largest maps of a network are not allocated again and again.
     """
@@ -34,12 +34,12 @@ class CompactBlock(nn.Module):
     def __init__(
         self,
         chain: Chain,
-        shortcut: nn.Module | None,
+        downsample: nn.Module | None,
         gates: 'HostGates | None',
         owns_input: bool,
     ) -> None:
         super().__init__()
-        self.chain, self.shortcut, self.gates = chain, shortcut, gates
+        self.chain, self.downsample, self.gates = chain, downsample, gates
         self.owns_input = owns_input
 
     def forward(self, x: Tensor) -> Tensor:
@@ -49,8 +49,8 @@ class CompactBlock(nn.Module):
         return self.chain(x, gates, self._start(x))
 
     def _start(self, x: Tensor) -> Tensor:
-        if self.shortcut is not None:
-            return self.shortcut(x)
+        if self.downsample is not None:
+            return self.downsample(x)
         return x if self.owns_input else x.clone()
 
 
@@ -120,10 +120,9 @@ def compact_residual(block: BasicBlock | Bottleneck, owns_input: bool) -> Compac
     for number, own in zip(numbers, nets, strict=True):
         conv, norm = getattr(block, f'conv{number}'), getattr(block, f'norm{number}')
         units += _named(f'conv{number}', units_of, conv, norm, RELU, _heads(own))
-    shortcut = block.downsample
-    if shortcut is None and block.conv1.stride not in (1, (1, 1)):
+    if block.downsample is None and block.conv1.stride not in (1, (1, 1)):
         raise StaysEagerError(f'it has stride {block.conv1.stride} and no shortcut convolution')
-    return CompactBlock(Chain(units), shortcut, _host_gates(nets, units), owns_input)
+    return CompactBlock(Chain(units), block.downsample, _host_gates(nets, units), owns_input)
 
 
 def compact_inverted_residual(block: InvertedResidual, owns_input: bool) -> nn.Module:
@@ -186,6 +185,9 @@ def _host_gates(nets: list[GateNets | None], units: list[Unit]) -> HostGates | N
 
 def _named(name: str, units: Callable[..., list[Unit]], *args) -> list[Unit]:
     try:
-        return units(*args)
+        found = units(*args)
     except StaysEagerError as reason:
         raise StaysEagerError(f'{name}: {reason}') from None
+    for unit in found:
+        unit.name = name
+    return found

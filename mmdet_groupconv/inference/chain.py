@@ -54,7 +54,7 @@ class Chain(nn.Module):
         def run(form: str, out: Tensor | None) -> Tensor:
             return forms[form](x, gates, out)
 
-        return run(self.forms.choose(x, forms, run, out), out)
+        return run(self.forms.choose(x, forms, run, out, lambda: _load(gates)), out)
 
     def _one_by_one(self, x: Tensor, gates: Sequence[Gate | None], out: Tensor | None) -> Tensor:
         done = [
@@ -70,7 +70,7 @@ class Chain(nn.Module):
     def _together(self, x: Tensor, gates: Sequence[Gate | None], out: Tensor | None) -> Tensor:
         y, last = FeatureMap(x), len(self.units) - 1
         for i, unit in enumerate(self.units):
-            run = unit.run_batch if isinstance(unit, GatedConv) else unit.run
+            run = unit.run_batch if isinstance(unit, GatedConv) else unit
             y = run(y, gates[i], None, out if i == last else None)
         return y.in_order(self.units[-1].out_channels, self.units[-1].pool)
 
@@ -86,7 +86,7 @@ class Chain(nn.Module):
             needed[i - 1] = None if read is None else one_at_least(read)
         y, last = FeatureMap(x), len(self.units) - 1
         for i, unit in enumerate(self.units):
-            y = unit.run(y, gates[i], needed[i], out if i == last else None)
+            y = unit(y, gates[i], needed[i], out if i == last else None)
         return y.in_order(self.units[-1].out_channels, self.units[-1].pool)
 
 
@@ -98,6 +98,11 @@ def _push_order(unit: GatedConv, later: Sequence[Unit]) -> None:
         for step in (*passing, reader):
             step.expect(unit.order)
         unit.order = None
+
+
+def _load(gates: Sequence[Gate | None]) -> float:
+    shares = [gate.mask.mean() for gate in gates if gate is not None]
+    return float(torch.stack(shares).mean()) if shares else 1.0
 
 
 def _of_image(gate: Gate, image: int) -> Gate:

@@ -104,9 +104,9 @@ class _Compiler:
             new = None
         if new is not None:
             self._done[module] = new
-            if getattr(new, 'shortcut', None) is not None:
+            if getattr(new, 'downsample', None) is not None:
                 below = f'{name}.downsample' if name else 'downsample'
-                new.shortcut = self.compile(new.shortcut, below, owns_input=False)
+                new.downsample = self.compile(new.downsample, below, owns_input=False)
             return new
         self._done[module] = module
         if not isinstance(module, GroupedLayer | GateNet):  # what is in there is theirs

@@ -50,7 +50,7 @@ class GatedConv(ConvUnit):
             opened = opened[: len(heads)] & awake[:, None]
         return opened.any(dim=0)
 
-    def run(
+    def forward(
         self, x: FeatureMap, gate: Gate | None, needed: Tensor | None, out: Tensor | None
     ) -> FeatureMap:
         """See :class:`Unit`."""
@@ -68,10 +68,14 @@ class GatedConv(ConvUnit):
             how = heads.run if form == 'heads' else heads.run_in_bands
             return how(x, self.in_channels, out, self.pool)
 
+        def load() -> float:
+            filters = 1.0 if rows is None else len(rows) / self.out_channels
+            return filters * float(gate.mask[0].mean())
+
         forms = ['heads', 'whole']
         if can_run_in_bands(x.data, self.weight, self.geometry):
             forms.append('heads in bands')
-        return run(self.forms.choose(x.data, forms, run, out), out)
+        return run(self.forms.choose(x.data, forms, run, out, load), out)
 
     def run_batch(
         self, x: FeatureMap, gate: Gate, needed: Tensor | None, out: Tensor | None
@@ -162,12 +166,12 @@ class SelfGatedConv(GatedConv):
         """See :class:`Unit`."""
         return None
 
-    def run(
+    def forward(
         self, x: FeatureMap, gate: Gate | None, needed: Tensor | None, out: Tensor | None
     ) -> FeatureMap:
         """See :class:`Unit`."""
         data, gate = self._gated(x)
-        return super().run(FeatureMap(data), gate, needed, out)
+        return super().forward(FeatureMap(data), gate, needed, out)
 
     def run_batch(
         self, x: FeatureMap, gate: Gate | None, needed: Tensor | None, out: Tensor | None

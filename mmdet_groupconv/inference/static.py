@@ -10,15 +10,18 @@ from .bundles import Bundle, Bundles, can_run_in_bands
 from .bundling import bundlings
 from .fastest import Fastest
 from .fused import Activation, Geometry
-from .maps import FeatureMap, gather
+from .maps import FeatureMap, gather, take_filters
 from .pool import MapPool
 from .unit import ConvUnit
 
 
 class Form(NamedTuple):
-    """How filters are parted, and whether bundle by bundle or band by band."""
+    """How filters are parted, and whether bundle by bundle or band by band.
 
-    way: int
+    way: None for those alone that this image's gates need.
+    """
+
+    way: int | None
     in_bands: bool = False
 
 
@@ -66,13 +69,16 @@ class StaticConv(ConvUnit):
         if self.connected is not None:
             self.connected = self.connected[keep]
 
-    def run(
+    def forward(
         self, x: FeatureMap, gate: Gate | None, needed: Tensor | None, out: Tensor | None
     ) -> FeatureMap:
         """See :class:`Unit`."""
         tried = {}  # of these, the fastest is kept
+        rows = None if needed is None or not self._can_skip() else needed.nonzero()[:, 0]
 
         def run(form: Form, out: Tensor | None) -> FeatureMap:
+            if form.way is None:
+                return self._some(rows).run(x, self.in_channels, out, self.pool)
             bundles = self._kept.get(form.way) or tried.get(form.way)
             if bundles is None:
                 bundles = tried[form.way] = self._bundles(form.way)
@@ -80,10 +86,31 @@ class StaticConv(ConvUnit):
                 return bundles.run_in_bands(x, self.in_channels, out, self.pool)
             return bundles.run(x, self.in_channels, out, self.pool)
 
-        form = self.forms.choose(x.data, self._forms(x), run, out)
+        forms = self._forms(x)
+        if rows is not None and len(rows) < self.out_channels:
+            forms.append(Form(None))
+        load = 1.0 if rows is None else len(rows) / self.out_channels
+        form = self.forms.choose(x.data, forms, run, out, lambda: load)
         y = run(form, out)
-        self._kept[form.way] = self._kept.get(form.way) or tried[form.way]
+        if form.way is not None:
+            self._kept[form.way] = self._kept.get(form.way) or tried[form.way]
         return y
+
+    def describe(self, form: Form) -> str:
+        """A form in words."""
+        if form.way is None:
+            return 'filters that are read'
+        number = len(self._ways()[form.way].unique())
+        return f'{number} bundle{"s" if number > 1 else ""}{" in bands" if form.in_bands else ""}'
+
+    def _can_skip(self) -> bool:
+        """Whether filters that an image doesn't need can be left out for it."""
+        dense = self.connected is None and self.geometry.groups == 1
+        return dense and self.filters is None
+
+    def _some(self, rows: Tensor) -> Bundles:
+        bundle = Bundle(None, take_filters(self.weight, rows), self.bias.index_select(0, rows))
+        return Bundles([bundle], rows, self.geometry, self.activation)
 
     def _forms(self, x: FeatureMap) -> list[Form]:
         forms = [Form(way) for way in range(len(self._ways()))]

@@ -15,10 +15,11 @@ class Unit(nn.Module):
     """A step of a compact network, that skips idle channels.
 
     pool: of the whole network. per_image: class attribute, whether the images of a batch have to be
-    run one by one.
+    run one by one. name: of the layer in its block.
     """
 
     per_image = False
+    name = ''
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
@@ -32,7 +33,7 @@ class Unit(nn.Module):
         """
         return None
 
-    def run(
+    def forward(
         self, x: FeatureMap, gate: Gate | None, needed: Tensor | None, out: Tensor | None
     ) -> FeatureMap:
         """The outputs that are needed, or more of them.
@@ -97,7 +98,7 @@ class Normalise(Unit):
         """See :class:`Unit`."""
         return needed
 
-    def run(
+    def forward(
         self, x: FeatureMap, gate: Gate | None, needed: Tensor | None, out: Tensor | None
     ) -> FeatureMap:
         """See :class:`Unit`."""
@@ -123,7 +124,7 @@ class Prepare(Unit):
         super().__init__(layer.in_channels, layer.in_channels)
         self.layer = copy.deepcopy(layer)  # others may share it
 
-    def run(
+    def forward(
         self, x: FeatureMap, gate: Gate | None, needed: Tensor | None, out: Tensor | None
     ) -> FeatureMap:
         """See :class:`Unit`."""
@@ -138,7 +139,7 @@ class DepthwiseConv(ConvUnit):
         """See :class:`Unit`."""
         return needed
 
-    def run(
+    def forward(
         self, x: FeatureMap, gate: Gate | None, needed: Tensor | None, out: Tensor | None
     ) -> FeatureMap:
         """See :class:`Unit`."""

@@ -2,6 +2,7 @@
 
 import copy
 from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -169,6 +170,14 @@ def test_with_slack_what_lags_is_pushed_harder(tiny_cfg):
     expected = [30 * e * (1 + e / 0.1) for e in excess]
     assert scalars(runner, 'train/loss_macs') == pytest.approx(expected, rel=1e-5)
     assert sum(expected) > 0
+
+
+@pytest.mark.parametrize(('iteration', 'loss'), [(4, 0.0), (5, 3.0)])
+def test_gates_that_have_settled_are_held_from_below_too(iteration, loss):
+    hook = MACBudgetHook(0.5, settle=0.5, stop=0.2)
+    hook.before_train_iter(SimpleNamespace(iter=iteration, max_iters=10, message_hub=Mock()), 0)
+    macs = SimpleNamespace(part=lambda name: SimpleNamespace(ratio=torch.tensor(0.4)))
+    assert float(hook.losses(macs)['loss_macs']) == pytest.approx(loss)
 
 
 def test_validation_reports_the_ratio_over_its_images(trained):

@@ -50,7 +50,7 @@ class _Always:
     def __init__(self, position):
         self.position = position
 
-    def choose(self, x, names, run, out):
+    def choose(self, x, names, run, out, load=None):
         names = list(names)
         return names[min(self.position, len(names) - 1)]
 

@@ -182,6 +182,18 @@ def test_what_only_sleeping_heads_read_is_not_computed(take_form, convolved):
     assert convolved == [(2, 4, 3, 3), (4, 2, 3, 3), (3, 4, 3, 3)]
 
 
+def test_dense_filters_that_no_head_reads_are_not_computed_for_that_image(take_form, convolved):
+    reader, x = gated(6, 4, 2, POINTS), randn(1, 4, 5, 5)
+    units = [static(4, 6, geometry=POINTS), depthwise(6), reader]
+    gate = Gate(torch.tensor([[[1.0, 0, 0, 0, 0, 1], [0, 1, 0, 0, 0, 0]]]).double())  # 3 of 6
+    expected = by_definition(x, units, [None, None, gate._replace(strength=gate.mask)])
+    chain = Chain(units)
+    take_form(chain, 0)
+    units[0].forms.position = -1  # the last form: those that are needed
+    torch.testing.assert_close(chain(x, [None, None, gate]), expected, **CLOSE)
+    assert convolved[:2] == [(3, 4, 1, 1), (3, 1, 3, 3)]
+
+
 @pytest.mark.parametrize('position', [0, 1])
 def test_closed_gates_compute_one_filter_and_are_exact(position, take_form):
     units = [gated(4, 6, 1), gated(6, 8, 2), gated(8, 3, 1)]

@@ -95,6 +95,19 @@ def test_other_maps_are_timed_for_themselves(other, forms):
     assert found.choose(other, 'ab', run, None) == 'b'
 
 
+@pytest.mark.parametrize(('load', 'again'), [(0.01, True), (0.5, True), (0.76, False)])
+def test_images_with_other_shares_of_open_gates_are_timed_for_themselves(load, again, forms):
+    run, found, x = forms(a=[1] * 3 + [9] * 3, b=always(2)), Fastest(), a_map(1, 2, 4, 4)
+    assert found.choose(x, 'ab', run, None) == 'a'
+    assert found.choose(x, 'ab', run, None, lambda: load) == ('b' if again else 'a')
+
+
+def test_keeps_the_seconds_of_each_form(forms):
+    found = Fastest()
+    found.choose(a_map(1, 2, 4, 4), 'ab', forms(a=always(2), b=always(1)), None)
+    assert list(found.seconds.values()) == [dict(a=2, b=1)]
+
+
 def test_a_form_without_alternative_is_not_tried(forms):
     run = forms(a=always(1))
     assert Fastest().choose(a_map(1, 2, 4, 4), iter('a'), run, None) == 'a'

@@ -85,7 +85,7 @@ class Case:
 @given(data=st.data())
 def test_equals_the_definition(form, take_form, data):
     case = Case(data)
-    y = take_form(case.layer, FORMS[form]).run(FeatureMap(case.x), case.gate, None, None)
+    y = take_form(case.layer, FORMS[form])(FeatureMap(case.x), case.gate, None, None)
     found = y.in_order(case.filters, MapPool())
     torch.testing.assert_close(found, F.relu(case.plain), **TOLERANCE[case.dtype])
 
@@ -96,7 +96,7 @@ def test_equals_the_definition(form, take_form, data):
 def test_computes_the_filters_that_are_needed(form, take_form, data):
     case = Case(data)
     needed = case.needed()
-    y = take_form(case.layer, FORMS[form]).run(FeatureMap(case.x), case.gate, needed, None)
+    y = take_form(case.layer, FORMS[form])(FeatureMap(case.x), case.gate, needed, None)
     case.check(y, needed)
     assert y.data.size(1) == int(needed.sum())
 
@@ -108,7 +108,7 @@ def test_is_added_in_place(form, take_form, data):
     case = Case(data)
     out = torch.randn_like(case.plain).contiguous(memory_format=torch.channels_last)
     expected = F.relu(out + case.plain)
-    take_form(case.layer, FORMS[form]).run(FeatureMap(case.x), case.gate, None, out)
+    take_form(case.layer, FORMS[form])(FeatureMap(case.x), case.gate, None, out)
     torch.testing.assert_close(out, expected, **TOLERANCE[case.dtype])
 
 
@@ -123,7 +123,7 @@ def test_the_input_may_lack_channels_that_no_awake_head_reads(form, take_form, d
     there = [c for c in order if reads[c] or data.draw(st.booleans())] or order[:1]
     there = torch.tensor(there)
     x = FeatureMap(case.x[:, there], there)
-    y = take_form(case.layer, FORMS[form]).run(x, case.gate, needed, None)
+    y = take_form(case.layer, FORMS[form])(x, case.gate, needed, None)
     case.check(y, torch.ones(case.filters, dtype=torch.bool) if needed is None else needed)
 
 
@@ -158,21 +158,21 @@ by_heads = pytest.mark.parametrize(
 
 @by_heads
 def test_heads_convolve_the_channels_that_they_read_alone(form, kernel, take_form, convolved):
-    take_form(a_layer(form), FORMS[form]).run(FeatureMap(a_map()), Gate(MASK), None, None)
+    take_form(a_layer(form), FORMS[form])(FeatureMap(a_map()), Gate(MASK), None, None)
     assert convolved == [(4, 3, *kernel), (4, 2, *kernel)]
 
 
 @by_heads
 def test_heads_convolve_the_filters_that_are_needed_alone(form, kernel, take_form, convolved):
     needed = torch.tensor([True, True, False, True, False, False, True, False])
-    take_form(a_layer(form), FORMS[form]).run(FeatureMap(a_map()), Gate(MASK), needed, None)
+    take_form(a_layer(form), FORMS[form])(FeatureMap(a_map()), Gate(MASK), needed, None)
     assert convolved == [(3, 3, *kernel), (1, 2, *kernel)]
 
 
 @by_heads
 def test_heads_that_nobody_needs_do_not_convolve(form, kernel, take_form, convolved):
     needed = torch.tensor([False] * 4 + [True] * 4)
-    take_form(a_layer(form), FORMS[form]).run(FeatureMap(a_map()), Gate(MASK), needed, None)
+    take_form(a_layer(form), FORMS[form])(FeatureMap(a_map()), Gate(MASK), needed, None)
     assert convolved == [(4, 2, *kernel)]
 
 
@@ -185,14 +185,14 @@ def test_a_map_that_heads_read_in_full_is_not_gathered(take_form, monkeypatch):
 
     monkeypatch.setattr(bundles, 'convolve', spy)
     gate = Gate(torch.ones_like(MASK))
-    take_form(a_layer('heads'), FORMS['heads']).run(FeatureMap(x), gate, None, None)
+    take_form(a_layer('heads'), FORMS['heads'])(FeatureMap(x), gate, None, None)
     assert read == [x.data_ptr()] * 2
 
 
 def test_the_whole_convolves_what_is_there_and_needed(take_form, convolved):
     needed, there = torch.tensor([True, False] * 4), torch.tensor([5, 0, 1, 2, 4])
     x = FeatureMap(a_map()[:, there], there)
-    take_form(a_layer('whole'), FORMS['whole']).run(x, Gate(MASK), needed, None)
+    take_form(a_layer('whole'), FORMS['whole'])(x, Gate(MASK), needed, None)
     assert convolved == [(4, 5, 3, 3)]
 
 
@@ -200,7 +200,7 @@ def test_the_whole_convolves_what_is_there_and_needed(take_form, convolved):
 @pytest.mark.parametrize('added', [False, True])
 def test_closed_gates_leave_the_bias(form, added, take_form):
     layer, out = take_form(a_layer(form), FORMS[form]), torch.zeros(1, 8, 5, 5) if added else None
-    y = layer.run(FeatureMap(a_map()), Gate(torch.zeros_like(MASK)), None, out).data
+    y = layer(FeatureMap(a_map()), Gate(torch.zeros_like(MASK)), None, out).data
     torch.testing.assert_close(y, F.relu(layer.bias)[:, None, None].expand(1, 8, 5, 5))
 
 
@@ -209,14 +209,14 @@ def test_large_maps_are_the_same(form, take_form, all_maps_are_large):
     layer, x = take_form(a_layer(form), FORMS[form]), a_map()
     value = MASK[0].repeat_interleave(4, dim=0)[..., None, None]
     expected = F.relu(F.conv2d(x, layer.weight * value, layer.bias, *layer.geometry))
-    y = layer.run(FeatureMap(x), Gate(MASK), None, None)
+    y = layer(FeatureMap(x), Gate(MASK), None, None)
     torch.testing.assert_close(y.data, expected, rtol=1e-4, atol=1e-4)
 
 
 @each_form
 def test_half_precision_networks_keep_their_precision(form, take_form):
     layer, x = take_form(a_layer(form).bfloat16(), FORMS[form]), a_map().bfloat16()
-    y = layer.run(FeatureMap(x), Gate(MASK), None, None)  # gates are float32 at least
+    y = layer(FeatureMap(x), Gate(MASK), None, None)  # gates are float32 at least
     assert y.data.dtype == torch.bfloat16
 
 
@@ -249,7 +249,7 @@ def test_a_layer_with_its_own_gate_computes_the_same(kind, form, take_form):
     *before, unit = units_of(layer)
     y = FeatureMap(x)
     for step in (*before, take_form(unit, FORMS[form])):
-        y = step.run(y, None, None, None)
+        y = step(y, None, None, None)
     found = y.in_order(8, MapPool())
     torch.testing.assert_close(found, expected, **TOLERANCE[torch.float64])
 
@@ -260,10 +260,10 @@ def test_a_layer_with_its_own_gate_computes_the_same(kind, form, take_form):
 def test_its_input_can_come_in_another_order(kind, form, take_form):
     unit = take_form(units_of(self_gated(kind, form))[-1], FORMS[form])
     x = torch.randn(1, 12, 6, 6, dtype=torch.float64)
-    expected = unit.run(FeatureMap(x), None, None, None).in_order(8, MapPool())
+    expected = unit(FeatureMap(x), None, None, None).in_order(8, MapPool())
     order = torch.randperm(12)
     unit.expect(order)
-    found = unit.run(FeatureMap(x[:, order]), None, None, None).in_order(8, MapPool())
+    found = unit(FeatureMap(x[:, order]), None, None, None).in_order(8, MapPool())
     torch.testing.assert_close(found, expected, **TOLERANCE[torch.float64])
 
 

@@ -66,7 +66,7 @@ def a_map(channels, dtype, batch=2):
 def test_any_bundles_compute_the_convolution(position, take_form, data):
     layer, weight, bias, dtype = draw_layer(data)
     x = a_map(layer.in_channels, dtype)
-    y = take_form(parted(layer, data), position).run(FeatureMap(x), None, None, None)
+    y = take_form(parted(layer, data), position)(FeatureMap(x), None, None, None)
     expected = F.relu(F.conv2d(x, weight, bias, *layer.geometry))
     found = y.in_order(layer.out_channels, MapPool())
     torch.testing.assert_close(found, expected, **TOLERANCE[dtype])
@@ -81,7 +81,7 @@ def test_any_bundles_are_added_in_place(position, take_form, data):
     y = F.conv2d(x, weight, bias, *layer.geometry)
     out = torch.randn_like(y).contiguous(memory_format=torch.channels_last)
     expected = F.relu(out + y)
-    found = take_form(parted(layer, data), position).run(FeatureMap(x), None, None, out)
+    found = take_form(parted(layer, data), position)(FeatureMap(x), None, None, out)
     assert found.data.data_ptr() == out.data_ptr()
     torch.testing.assert_close(out, expected, **TOLERANCE[dtype])
 
@@ -96,7 +96,7 @@ def test_the_input_may_lack_channels_that_nobody_reads(position, take_form, data
     there = [c for c in order if reads[c] or data.draw(st.booleans())] or order[:1]
     there = torch.tensor(there)
     layer = take_form(parted(layer, data), position)
-    y = layer.run(FeatureMap(x[:, there], there), None, None, None)
+    y = layer(FeatureMap(x[:, there], there), None, None, None)
     expected = F.relu(F.conv2d(x, weight, bias, *layer.geometry))
     found = y.in_order(layer.out_channels, MapPool())
     torch.testing.assert_close(found, expected, **TOLERANCE[dtype])
@@ -112,7 +112,7 @@ def test_outputs_that_are_left_after_dropping_are_the_same(position, take_form, 
     layer.drop(needed)
     assert len(layer.weight) == len(layer.bias) == int(needed.sum())
     x = a_map(layer.in_channels, dtype)
-    y = take_form(parted(layer, data), position).run(FeatureMap(x), None, needed, None)
+    y = take_form(parted(layer, data), position)(FeatureMap(x), None, needed, None)
     expected = F.relu(F.conv2d(x, weight, bias, *layer.geometry))
     channels = torch.arange(layer.out_channels) if y.channels is None else y.channels
     assert channels.sort().values.tolist() == needed.nonzero()[:, 0].tolist()
@@ -153,32 +153,32 @@ def test_a_convolution_that_its_host_groups_is_run_as_it_is():
     geometry = Geometry((1, 1), (1, 1), (1, 1), 2)
     weight, bias = torch.randn(6, 2, 3, 3), torch.randn(6)
     layer, x = StaticConv(weight, bias, geometry, RELU), a_map(4, torch.float32)
-    y = layer.run(FeatureMap(x), None, None, None)
+    y = layer(FeatureMap(x), None, None, None)
     expected = F.relu(F.conv2d(x, weight, bias, *geometry))
     torch.testing.assert_close(y.data, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_groups_are_convolved_with_their_own_channels_alone(take_form, convolved):
     layer = take_form(a_layer(64, 64, groups_of(64, 64, 4)), 1)
-    layer.run(FeatureMap(a_map(64, torch.float32)), None, None, None)
+    layer(FeatureMap(a_map(64, torch.float32)), None, None, None)
     assert convolved == [(16, 16, 3, 3)] * 4
 
 
 def test_groups_of_1x1_filters_are_products_with_their_own_channels_alone(take_form, convolved):
     layer = take_form(a_layer(64, 64, groups_of(64, 64, 4), kernel=1), -1)
-    layer.run(FeatureMap(a_map(64, torch.float32)), None, None, None)
+    layer(FeatureMap(a_map(64, torch.float32)), None, None, None)
     assert convolved == [(16, 16)] * 4
 
 
 def test_1x1_filters_that_read_everything_are_not_run_in_bands(take_form, convolved):
     layer = take_form(a_layer(8, 6, kernel=1), -1)
-    layer.run(FeatureMap(a_map(6, torch.float32)), None, None, None)
+    layer(FeatureMap(a_map(6, torch.float32)), None, None, None)
     assert convolved == [(8, 6, 1, 1)]
 
 
 def test_the_first_way_is_one_convolution(take_form, convolved):
     layer = take_form(a_layer(64, 64, groups_of(64, 64, 4)), 0)
-    layer.run(FeatureMap(a_map(64, torch.float32)), None, None, None)
+    layer(FeatureMap(a_map(64, torch.float32)), None, None, None)
     assert convolved == [(64, 64, 3, 3)]
 
 
@@ -186,14 +186,14 @@ def test_one_convolution_leaves_out_channels_that_no_filter_reads(take_form, con
     connections = torch.ones(4, 6)
     connections[:, 2:5] = 0
     layer = take_form(a_layer(4, 6, connections), 0)
-    layer.run(FeatureMap(a_map(6, torch.float32)), None, None, None)
+    layer(FeatureMap(a_map(6, torch.float32)), None, None, None)
     assert convolved == [(4, 3, 3, 3)]
 
 
 @pytest.mark.parametrize('added', [False, True])
 def test_filters_that_read_nothing_give_their_bias(added):
     layer, out = a_layer(4, 3, torch.zeros(4, 3)), torch.zeros(2, 4, 6, 7) if added else None
-    y = layer.run(FeatureMap(a_map(3, torch.float32)), None, None, out).data
+    y = layer(FeatureMap(a_map(3, torch.float32)), None, None, out).data
     torch.testing.assert_close(y, F.relu(layer.bias)[:, None, None].expand(2, 4, 6, 7))
 
 
@@ -201,18 +201,18 @@ def test_filters_that_read_nothing_give_their_bias(added):
 def test_weights_of_ways_that_lost_are_not_kept(kernel, many_bundles):
     layer = a_layer(16, 16, torch.rand(16, 16) > 0.5, kernel)
     for _ in range(3):
-        layer.run(FeatureMap(a_map(16, torch.float32)), None, None, None)
+        layer(FeatureMap(a_map(16, torch.float32)), None, None, None)
     assert len(layer._ways()) > 1
     assert list(layer._kept) == [form.way for form in layer.forms.chosen.values()]
 
 
 def test_weights_are_made_once_for_whole_maps_and_bands(take_form, many_bundles, monkeypatch):
     layer, x = a_layer(8, 8, groups_of(8, 8, 2), kernel=1), FeatureMap(a_map(8, torch.float32))
-    expected = take_form(layer, 1).run(x, None, None, None)
+    expected = take_form(layer, 1)(x, None, None, None)
     assert len(layer._ways()) == 2
     monkeypatch.delattr(StaticConv, '_bundles')
     for position in (1, -1):
-        y = take_form(layer, position).run(x, None, None, None)
+        y = take_form(layer, position)(x, None, None, None)
         torch.testing.assert_close(y.data, expected.data, **TOLERANCE[torch.float32])
 
 
@@ -224,9 +224,9 @@ def test_weights_take_no_memory_from_the_pool(all_maps_are_large):
 
 def test_another_precision_takes_effect_after_use():
     layer = a_layer(8, 8, groups_of(8, 8, 2))
-    layer.run(FeatureMap(a_map(8, torch.float32)), None, None, None)
+    layer(FeatureMap(a_map(8, torch.float32)), None, None, None)
     layer.double()
     x = a_map(8, torch.float64)
-    y = layer.run(FeatureMap(x), None, None, None).in_order(8, MapPool())
+    y = layer(FeatureMap(x), None, None, None).in_order(8, MapPool())
     expected = F.relu(F.conv2d(x, layer.weight, layer.bias, *layer.geometry))
     torch.testing.assert_close(y, expected, **TOLERANCE[torch.float64])

@@ -34,7 +34,7 @@ def normalised(x, norm):
 @given(channels=some_channels)
 def test_normalises_the_channels_that_are_there(channels):
     x, norm, channels = a_map(), a_norm(), torch.tensor(channels)
-    y = norm.run(FeatureMap(x[:, channels], channels), None, None, None)
+    y = norm(FeatureMap(x[:, channels], channels), None, None, None)
     torch.testing.assert_close(y.data, normalised(x, norm)[:, channels], **CLOSE)
     assert torch.equal(y.channels, channels)
 
@@ -42,7 +42,7 @@ def test_normalises_the_channels_that_are_there(channels):
 def test_normalises_whole_maps_and_leaves_them_as_they_were():
     x, norm = a_map(), a_norm()
     before = x.clone()
-    y = norm.run(FeatureMap(x), None, None, None)
+    y = norm(FeatureMap(x), None, None, None)
     torch.testing.assert_close(y.data, normalised(x, norm), **CLOSE)
     assert y.channels is None
     assert torch.equal(x, before)
@@ -51,14 +51,14 @@ def test_normalises_whole_maps_and_leaves_them_as_they_were():
 @pytest.mark.parametrize('batch', [1, 2])
 def test_normalises_maps_that_are_not_channels_last(batch):
     x, norm = a_map(batch).contiguous(), a_norm()
-    y = norm.run(FeatureMap(x), None, None, None)
+    y = norm(FeatureMap(x), None, None, None)
     torch.testing.assert_close(y.data, normalised(x, norm), **CLOSE)
 
 
 def test_normalises_large_maps_in_the_pools_memory(all_maps_are_large):
     x, norm = a_map(dtype=torch.float32), a_norm(torch.float32)
     norm.pool = MapPool()
-    y = norm.run(FeatureMap(x), None, None, None)
+    y = norm(FeatureMap(x), None, None, None)
     torch.testing.assert_close(y.data, normalised(x, norm))
     assert len(norm.pool._buffers) == 1
 
@@ -69,7 +69,7 @@ def test_a_norm_can_take_its_input_in_another_order(order):
     x, norm, order = a_map(), a_norm(), torch.tensor(order)
     expected = normalised(x, norm)[:, order]
     norm.expect(order)
-    y = norm.run(FeatureMap(x[:, order]), None, None, None)
+    y = norm(FeatureMap(x[:, order]), None, None, None)
     torch.testing.assert_close(y.data, expected, **CLOSE)
 
 
@@ -104,7 +104,7 @@ def convolved_by_channel(x, unit):
 @given(channels=some_channels)
 def test_filters_the_channels_that_are_there(geometry, channels):
     x, unit, channels = a_map(), a_depthwise(RELU6, *GEOMETRIES[geometry]), torch.tensor(channels)
-    y = unit.run(FeatureMap(x[:, channels], channels), None, None, None)
+    y = unit(FeatureMap(x[:, channels], channels), None, None, None)
     torch.testing.assert_close(y.data, F.relu6(convolved_by_channel(x, unit))[:, channels], **CLOSE)
     assert torch.equal(y.channels, channels)
 
@@ -112,7 +112,7 @@ def test_filters_the_channels_that_are_there(geometry, channels):
 @pytest.mark.parametrize('geometry', GEOMETRIES)
 def test_filters_whole_maps(geometry):
     x, unit = a_map(), a_depthwise(RELU, *GEOMETRIES[geometry])
-    y = unit.run(FeatureMap(x), None, None, None)
+    y = unit(FeatureMap(x), None, None, None)
     torch.testing.assert_close(y.data, F.relu(convolved_by_channel(x, unit)), **CLOSE)
     assert y.channels is None
 
@@ -123,6 +123,6 @@ def test_filtered_channels_are_added_in_their_own_order(order):
     x, unit, order = a_map(), a_depthwise(RELU), torch.tensor(order)
     out = torch.randn(2, CHANNELS, 4, 5, dtype=torch.float64)
     expected = F.relu(out + convolved_by_channel(x, unit))
-    y = unit.run(FeatureMap(x[:, order], order), None, None, out)
+    y = unit(FeatureMap(x[:, order], order), None, None, out)
     assert y.data.data_ptr() == out.data_ptr()
     torch.testing.assert_close(out, expected, **CLOSE)

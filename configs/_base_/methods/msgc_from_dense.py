@@ -8,7 +8,7 @@ custom_hooks = [
         scope='detector',
         stop=0.4,
         warmup=1.0,
-        settle=0.7,
+        settle=0.5,
         slack=0.02,
     ),
 ]

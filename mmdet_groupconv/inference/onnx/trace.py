@@ -123,7 +123,7 @@ class _DenseConv(ConvUnit):
             bias[conv.filters] = conv.bias
         super().__init__(weight, bias, conv.geometry, conv.activation)
 
-    def run(
+    def forward(
         self, x: FeatureMap, gate: Gate | None, needed: Tensor | None, out: Tensor | None
     ) -> FeatureMap:
         """See :class:`Unit`."""
