@@ -1,13 +1,15 @@
 """MMDetection backbones with learned and dynamic grouped convolutions.
 
-Importing it makes the registered names known to MMDetection, and mmcv's missing ops available.
+Importing it makes the registered names known to MMDetection, mmcv's missing ops available, and
+MMEngine's own checkpoints readable without running code.
 """
 
-from .compat import ensure_mmcv_ops
+from .compat import allow_log_buffers, ensure_mmcv_ops
 
 __version__ = '0.1.0'
 
 ensure_mmcv_ops()
+allow_log_buffers()
 
 from .conv_cfg import register_layers  # noqa: E402  (after the ops: mmdet.models needs them)
 

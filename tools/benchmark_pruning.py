@@ -27,7 +27,7 @@ from mmdet_groupconv.engine.grouped_config import scale_rate
 from mmdet_groupconv.engine.launch import (
     build_model,
     build_runner,
-    drop_mac_hooks,
+    drop_gate_hooks,
     load_config,
     use_amp,
 )
@@ -126,7 +126,7 @@ def main(argv: list[str] | None = None) -> int:
         model.load_state_dict(state)
         left = prune(model, training_losses(model, training_images(cfg, args.calibrate)), args)
         print(f'{left:.3f} of the MACs are left')
-        drop_mac_hooks(cfg)
+        drop_gate_hooks(cfg)
         if args.teacher:  # the neck has other channels
             source = dict(config=osp.abspath(args.config), checkpoint=osp.abspath(args.teacher))
             hook = dict(type='DistillationHook', **source, neck=0.0, start=0.0, stop=0.5)

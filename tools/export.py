@@ -12,8 +12,9 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from mmdet_groupconv.checkpoints import check_fit, check_writable, read_state_dict
+from mmdet_groupconv.engine.calibration import calibration_batches
 from mmdet_groupconv.engine.errors import user_errors
-from mmdet_groupconv.engine.launch import build_model, calibration_batches, load_config
+from mmdet_groupconv.engine.launch import build_model, load_config
 from mmdet_groupconv.engine.options import add_config_options, add_freeze_options, check_freeze
 from mmdet_groupconv.inference.freezing import freeze_gates
 

@@ -8,11 +8,11 @@ from rich.console import Console
 from rich.table import Table
 
 from mmdet_groupconv.checkpoints import check_writable
+from mmdet_groupconv.engine.calibration import calibration_batches
 from mmdet_groupconv.engine.errors import run_errors, user_errors
 from mmdet_groupconv.engine.launch import (
     build_runner,
-    calibration_batches,
-    drop_mac_hooks,
+    drop_gate_hooks,
     load_config,
     save_predictions,
 )
@@ -51,7 +51,7 @@ def configure(args: argparse.Namespace) -> Config:
     cfg.load_from = args.checkpoint
     check_freeze(args)
     if args.compact or args.freeze is not None:
-        drop_mac_hooks(cfg)
+        drop_gate_hooks(cfg)
     return cfg
 
 

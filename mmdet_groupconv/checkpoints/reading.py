@@ -1,32 +1,10 @@
 """State dicts from files; nothing in a file is ever executed."""
 
 import os
-from collections.abc import Callable
 from pickle import UnpicklingError
 
-import numpy as np
 import torch
-from mmengine.logging import HistoryBuffer
 from torch import Tensor
-
-
-def _statistic(cls: type, name: str) -> Callable:
-    """Stands in for the ``getattr`` that MMEngine's log buffers are pickled with."""
-    if cls is not HistoryBuffer or name not in ('min', 'max', 'mean', 'current'):
-        raise UnpicklingError(f'a reference to {name} of {cls}')
-    return getattr(cls, name)
-
-
-# What MMEngine's own checkpoints hold besides tensors: log buffers of numpy arrays.
-_SAFE = [
-    HistoryBuffer,
-    (_statistic, 'builtins.getattr'),
-    np.ndarray,
-    np.dtype,
-    np.zeros(1).__reduce__()[0],  # the functions that rebuild arrays and scalars; they moved in
-    np.float64(1).__reduce__()[0],  # numpy 2
-    *(type(np.dtype(kind)) for kind in ('float32', 'float64', 'int32', 'int64')),
-]
 
 
 def read_state_dict(path: str | os.PathLike, prefix: str = '') -> dict[str, Tensor]:
@@ -62,8 +40,7 @@ def read_checkpoint(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict]:
     if not os.path.isfile(path):
         raise FileNotFoundError(f'checkpoint {path} not found')
     try:
-        with torch.serialization.safe_globals(_SAFE):
-            content = torch.load(path, map_location='cpu', weights_only=True)
+        content = torch.load(path, map_location='cpu', weights_only=True)
     except UnpicklingError as error:
         raise ValueError(
             f'checkpoint {path} holds a whole model or other code, or is damaged, so it is not '

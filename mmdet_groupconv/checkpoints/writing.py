@@ -13,7 +13,7 @@ from torch import Tensor
 def check_writable(path: str | os.PathLike, source: str | os.PathLike) -> None:
     """Raise ValueError where a file can't be written to `path`, before the work for it.
 
-    source: the file that it is made from, which must stay.
+    source: the file (or address) that it is made from, which must stay.
     """
     path = Path(path)
     if not path.parent.is_dir():
@@ -24,7 +24,7 @@ def check_writable(path: str | os.PathLike, source: str | os.PathLike) -> None:
         raise ValueError(f'output {path} is a folder, expected a file')
     if path.exists() and not path.is_file():  # a rename would replace /dev/null itself
         raise ValueError(f'output {path} is a device or pipe, expected a file')
-    if path.exists() and path.samefile(source):
+    if path.exists() and os.path.exists(source) and path.samefile(source):
         raise ValueError(f'output {path} is the input itself, expected another file')
 
 

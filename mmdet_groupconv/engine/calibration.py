@@ -1,12 +1,18 @@
-"""A detector on training images before it is trained any further: its losses, its features."""
+"""A network on training images, to judge it by: its losses, its features, its gates."""
 
 import copy
 import itertools
 from collections.abc import Callable, Iterator
 
+import torch
+from mmdet.registry import DATASETS
 from mmengine.config import Config
+from mmengine.registry import FUNCTIONS
 from mmengine.runner import Runner, set_random_seed
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Subset
+
+from .data_inputs import datasets_of
 
 
 def training_images(cfg: Config, number: int, seed: int = 0) -> Iterator[dict]:
@@ -15,6 +21,29 @@ def training_images(cfg: Config, number: int, seed: int = 0) -> Iterator[dict]:
     loader = copy.deepcopy(cfg.train_dataloader)
     loader.update(batch_size=1, num_workers=0, persistent_workers=False)
     yield from itertools.islice(Runner.build_dataloader(loader, seed=seed), number)
+
+
+def calibration_batches(cfg: Config, number: int) -> Iterator[dict]:
+    """Up to `number` batches of training images, loaded as for a test.
+
+    The same ones in every process, drawn over the whole data set: it may well be sorted by class.
+    """
+    dataset = next(
+        dataset
+        for dataset in datasets_of(cfg.train_dataloader.dataset)
+        if 'dataset' not in dataset and 'datasets' not in dataset
+    )
+    own, test = copy.deepcopy(dataset), cfg.test_dataloader.dataset
+    if 'pipeline' in test:
+        own.pipeline = copy.deepcopy(test.pipeline)
+    if 'test_mode' in test:
+        own.test_mode = True
+    images = DATASETS.build(own)
+    batch = cfg.test_dataloader.get('batch_size', 1)
+    collate = cfg.test_dataloader.get('collate_fn', dict(type='pseudo_collate'))
+    order = torch.randperm(len(images), generator=torch.Generator().manual_seed(0))
+    chosen = Subset(images, order[: number * batch].tolist())
+    yield from DataLoader(chosen, batch, collate_fn=FUNCTIONS.get(collate['type']))
 
 
 def training_losses(model: nn.Module, batches: Iterator[dict]) -> Iterator[Tensor]:

@@ -29,6 +29,7 @@ class GatePicturesHook(Hook):
     """
 
     priority = 'LOW'
+    reads_gates = True
 
     def __init__(self, interval: int = 1, max_images: int = 64) -> None:
         for name, number in dict(interval=interval, max_images=max_images).items():

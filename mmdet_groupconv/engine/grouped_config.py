@@ -7,14 +7,14 @@ from typing import Any
 from mmdet.models.backbones import MobileNetV2, ResNet
 from mmdet.models.dense_heads import RetinaHead, RPNHead
 from mmdet.models.roi_heads.bbox_heads import Shared2FCBBoxHead
-from mmdet.registry import HOOKS, MODELS
+from mmdet.registry import MODELS
 from mmengine.config import Config
 
 from ..arguments import check_type
 from ..backbones import TrimmedMobileNetV2
 from ..heads import GroupedRetinaHead, GroupedRPNHead, GroupedShared2FCBBoxHead
 from ..layers import SeparableConv2d
-from .mac_ratio_hook import MACRatioHook
+from .mac_ratio_hook import MACRatioHook, hook_class
 
 BY_IMAGE = ('msgc', 'dgc')
 MOST_GROUPS = 16
@@ -119,7 +119,7 @@ def _listed(part: Any) -> list:
 
 
 def _counts_macs(hook: dict) -> bool:
-    found = HOOKS.get(hook['type']) if isinstance(hook['type'], str) else hook['type']
+    found = hook_class(hook)
     return isinstance(found, type) and issubclass(found, MACRatioHook)
 
 

@@ -1,13 +1,10 @@
 """From a config file and a command line to a runner, with every input checked on the way."""
 
 import atexit
-import copy
 import gc
-import itertools
 import os
 import os.path as osp
 from argparse import Namespace
-from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -22,8 +19,8 @@ from mmengine.runner import Runner
 from torch import nn
 
 from .checkpoint_inputs import check_checkpoints
-from .data_inputs import check_data, datasets_of
-from .mac_ratio_hook import MACRatioHook
+from .data_inputs import check_data
+from .mac_ratio_hook import hook_class
 from .model_check import check_maps
 from .resuming import prepare_resume
 
@@ -90,25 +87,13 @@ def save_predictions(runner: Runner, path: str) -> None:
     runner.test_evaluator.metrics.append(DumpDetResults(out_file_path=path))
 
 
-def drop_mac_hooks(cfg: Config) -> None:
-    """Take out of a config the hooks that need the gates of its model."""
+def drop_gate_hooks(cfg: Config) -> None:
+    """Take out of a config the hooks that read the gates of its model."""
     cfg.custom_hooks = [
         hook
         for hook in cfg.get('custom_hooks') or []
-        if not issubclass(HOOKS.get(hook['type']), MACRatioHook)
+        if not getattr(hook_class(hook), 'reads_gates', False)
     ]
-
-
-def calibration_batches(cfg: Config, number: int) -> Iterator[dict]:
-    """Up to `number` batches of the training images, loaded as for a test."""
-    loader = copy.deepcopy(cfg.test_dataloader)
-    dataset = next(
-        dataset
-        for dataset in datasets_of(cfg.train_dataloader.dataset)
-        if 'dataset' not in dataset and 'datasets' not in dataset
-    )
-    loader.dataset = dict(dataset, pipeline=loader.dataset.pipeline, test_mode=True)
-    yield from itertools.islice(Runner.build_dataloader(loader, seed=0), number)
 
 
 def build_model(cfg: Config) -> nn.Module:

@@ -27,6 +27,7 @@ class MACRatioHook(Hook):
 
     # Before LoggerHook, which prints what this one measured.
     priority = 'NORMAL'
+    reads_gates = True
 
     def __init__(self) -> None:
         self._handles: list = []
@@ -110,6 +111,12 @@ class MACRatioHook(Hook):
             runner.message_hub.update_scalar(f'{mode}/{name}', ratio)
             if metrics is not None:
                 metrics[name] = ratio
+
+
+def hook_class(settings: dict) -> type | None:
+    """The class that a config names for a hook, None for none that is registered."""
+    kind = settings['type']
+    return HOOKS.get(kind) if isinstance(kind, str) else kind
 
 
 def bare_model(runner) -> nn.Module:

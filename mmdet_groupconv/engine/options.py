@@ -53,6 +53,8 @@ def add_freeze_options(parser: ArgumentParser, then: str) -> None:
 
 
 def check_freeze(args: Namespace) -> None:
-    """Raise ValueError for a share that is none, before the work for it."""
+    """Raise ValueError for a share or a number that is none, before the work for it."""
+    if args.calibrate < 1:
+        raise ValueError(f'--calibrate {args.calibrate}, expected 1 or more')
     if args.freeze is not None and not 0 <= args.freeze <= 1:
         raise ValueError(f'--freeze {args.freeze}: expected a share from 0 to 1')

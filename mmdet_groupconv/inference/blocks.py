@@ -26,9 +26,9 @@ GATED_BLOCKS = MSGCBasicBlock, MSGCBottleneck, MSGCInvertedResidual
 class CompactBlock(nn.Module):
     """A chain whose outputs are added onto a shortcut.
 
-    downsample: of the shortcut, None for the input itself. gates: what makes the chain's from its input, if they come
-    from there. owns_input: whether nobody else reads the input, which then turns into the output:
-    the largest maps of a network are not allocated again and again.
+    downsample: of the shortcut, None for the input itself. gates: what makes the chain's from its
+    input, if they come from there. owns_input: whether nobody else reads the input, which then
+    turns into the output: the largest maps of a network are not allocated again and again.
     """
 
     def __init__(

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 import torch
-from mmdet.models.detectors.base import BaseDetector
+from mmengine.model import BaseModel
 from rich.progress import track
 from torch import Tensor, nn
 
@@ -38,7 +38,8 @@ def freeze_gates(model: nn.Module, batches: Iterable, keep: float) -> None:
     A head reads the channels that it read on more than a share of `keep` of the images, with the
     mean strength it read them with. Layers keep it as ``frozen``.
 
-    batches: what ``model.test_step`` takes, for a detector; ``[B, 3, H, W]`` for a backbone.
+    batches: what ``model.test_step`` takes, for a detector or classifier; ``[B, 3, H, W]`` for a
+    backbone.
 
     Raises ValueError for a share outside of 0 ... 1, a model without such gates, no batches.
     """
@@ -49,7 +50,7 @@ def freeze_gates(model: nn.Module, batches: Iterable, keep: float) -> None:
         raise ValueError(f'{type(model).__name__} has no gates by image to freeze')
     sums = {layer: _Sums() for layer in layers}
     handles = [layer.register_gate_hook(sums[layer].add) for layer in layers]
-    run = model.test_step if isinstance(model, BaseDetector) else model
+    run = model.test_step if isinstance(model, BaseModel) else model
     try:
         with torch.no_grad():
             for batch in track(batches, 'calibrating gates'):

@@ -15,12 +15,9 @@ class GroupedConv2d(GroupedLayer, nn.Conv2d):
     The weight keeps the dense shape and key, so dense checkpoints load. Here the gate comes from
     outside; methods that make it in the layer derive from :class:`SelfGatedConv2d`.
 
-    frozen: None, or the gate of every image in the place of those that come with it.
     Arguments: those of ``nn.Conv2d``; ``groups`` other than 1 and padding that is not zeros raise
     ValueError.
     """
-
-    frozen: Gate | None = None
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size, **kwargs) -> None:
         super().__init__(in_channels, out_channels, kernel_size, **kwargs)

@@ -49,10 +49,12 @@ GateHook = Callable[[nn.Module, Gate, Tensor, Tensor], None]
 class GroupedLayer(nn.Module):
     """A layer of the dense shape whose connections a gate decides: a mixin before the host layer.
 
-    static_gate: class attribute, whether all images share the gate.
+    static_gate: class attribute, whether all images share the gate. frozen: None, or the gate of
+    every image in the place of those that come with it.
     """
 
     static_gate = False
+    frozen: Gate | None = None
 
     @property
     def gate_from_input(self) -> bool:

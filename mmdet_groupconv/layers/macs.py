@@ -128,8 +128,8 @@ class Macs:
 
     @property
     def ratio(self) -> Tensor | float:
-        """macs / original."""
-        return self.macs / self.original
+        """macs / original; 1 where nothing was counted."""
+        return self.macs / self.original if self.original else 1.0
 
     def part(self, name: str) -> 'Macs':
         """The MACs of one child of the metered module, e.g. a detector's ``backbone``."""
@@ -180,7 +180,7 @@ class MacMeter:
     def open_gates(self) -> None:
         """Take gates that depend on the image as fully open in what was counted."""
         for layer, rows in self._rows.items():
-            if isinstance(layer, GroupedLayer) and not layer.static_gate:
+            if isinstance(layer, GroupedLayer) and not layer.static_gate and layer.frozen is None:
                 for row in rows:
                     row.gate = row.gate._replace(mask=torch.ones_like(row.gate.mask))
 

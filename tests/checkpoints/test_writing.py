@@ -58,6 +58,11 @@ def test_a_missing_folder_and_the_input_itself_are_refused(tmp_path):
         check_writable(source, source)
 
 
+def test_the_input_may_be_an_address(tmp_path):
+    (tmp_path / 'y.pkl').touch()
+    check_writable(tmp_path / 'y.pkl', 'https://example.org/x.pth')
+
+
 def test_leftovers_of_a_killed_process_are_told_from_other_files(tmp_path):
     names = ['.x.pth.7', '.last.7', '.x.pth.seven', '.x.pth', 'x.pth.7', 'x.pth']
     for name in names:

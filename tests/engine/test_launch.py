@@ -7,8 +7,8 @@ from mmengine.hooks import CheckpointHook
 from mmengine.registry import HOOKS
 from torch import nn
 
-from mmdet_groupconv.engine import WholeCheckpointHook
-from mmdet_groupconv.engine.launch import build_runner
+from mmdet_groupconv.engine import MACBudgetHook, WholeCheckpointHook
+from mmdet_groupconv.engine.launch import build_runner, drop_gate_hooks
 from mmdet_groupconv.engine.model_check import check_maps
 
 
@@ -36,6 +36,18 @@ def test_checkpoints_are_written_whole_unless_a_user_s_hook_does(
     runner = build_runner(tiny_cfg, ('train',))
     hooks = [type(hook) for hook in runner.hooks if isinstance(hook, CheckpointHook)]
     assert hooks == expected
+
+
+@HOOKS.register_module()
+class OwnBudgetHook(MACBudgetHook):
+    """A user's, with gates to read."""
+
+
+def test_hooks_that_read_gates_are_dropped_and_others_stay(tiny_cfg):
+    kinds = ['MACRatioHook', 'GatePicturesHook', 'EMAHook', OwnBudgetHook, 'SelfGroupingHook']
+    tiny_cfg.custom_hooks = [dict(type=kind) for kind in kinds]
+    drop_gate_hooks(tiny_cfg)
+    assert [hook.type for hook in tiny_cfg.custom_hooks] == ['EMAHook']
 
 
 def test_the_settings_of_a_checkpoint_hook_stay(tiny_cfg):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from mmdet.registry import MODELS
 
 from mmdet_groupconv.backbones import DGCResNet, FLGCResNet, MSGCMobileNetV2, MSGCResNet
 from mmdet_groupconv.inference import compact
@@ -63,6 +64,20 @@ def test_one_image_frozen_is_that_image_gated(mix_gates):
     with torch.no_grad():
         for one, other in zip(compact(network, [image])(image), network(image), strict=True):
             torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5)
+
+
+def test_a_classifier_is_calibrated_on_what_its_loader_gives():
+    model = MODELS.build(
+        dict(
+            type='ImageClassifier',
+            backbone=dict(type='MSGCResNet', depth=18, base_channels=8),
+            num_classes=2,
+            data_preprocessor=dict(type='ImgDataPreprocessor', mean=[0] * 3, std=[1] * 3),
+        )
+    )
+    batch = dict(inputs=torch.zeros(2, 3, 64, 64, dtype=torch.uint8), data_samples=[0, 1])
+    freeze_gates(model.eval(), [batch], 0.5)
+    assert model.backbone.layer1[0].conv1.frozen is not None
 
 
 def test_the_model_keeps_its_gates():

@@ -13,6 +13,7 @@ from mmdet_groupconv.layers import (
     GatePool,
     GroupedConv2d,
     MacMeter,
+    Macs,
     MaskGenerator,
     MSGCConv2d,
     SGCLinear,
@@ -526,11 +527,18 @@ def test_part_is_one_childs_rows():
 
 def test_open_gates_opens_those_that_depend_on_the_image_alone():
     network = nn.Sequential(
-        MSGCConv2d(4, 4, 1, heads=2, bias=False), FixedGroupConv2d(4, 4, 1, groups=2, bias=False)
+        MSGCConv2d(4, 4, 1, heads=2, bias=False),
+        FixedGroupConv2d(4, 4, 1, groups=2, bias=False),
+        MSGCConv2d(4, 4, 1, heads=2, bias=False),
     ).eval()
     nn.init.constant_(network[0].maskgen.conv[3].bias, -9.0)
+    network[2].frozen = Gate(torch.tensor([[[1.0, 0, 0, 0], [0, 0, 0, 0]]]))
     with MacMeter(network) as meter:
         network(torch.randn(2, 4, 4, 5))
         meter.open_gates()
     rows = [row for row in meter.take().layers if row.gate is not None]
-    assert [float(row.connected) for row in rows] == [1, 0.5]
+    assert [float(row.connected) for row in rows] == [1, 0.5, 0.125]
+
+
+def test_nothing_has_a_ratio_of_one():
+    assert Macs([]).ratio == 1.0
