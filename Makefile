@@ -2,10 +2,13 @@
 # make test      install and run the quick tests          make test-all  all tests
 # make lint      ruff, lint and format                    make mmcv-ops  build mmcv's compiled ops
 # make docs      the documentation, into build/site
+# make test DEPS=openmmlab    the same with OpenMMLab's own packages, in a virtual environment of its own
 SHELL := /bin/bash
 PYTHON ?= python3
-VENV := .venv
+DEPS ?= onedl
+VENV := .venv$(if $(filter openmmlab,$(DEPS)),-openmmlab)
 PY := $(VENV)/bin/python
+PIP := $(PY) -m pip install --disable-pip-version-check -q
 # Processes that share the tests, of about 1 GB each.
 WORKERS ?= 2
 DEMO := configs/demo/retinanet_msgc-r18_scenes.py
@@ -13,11 +16,16 @@ DEMO_DIR := work_dirs/demo
 
 .PHONY: demo test test-all lint docs mmcv-ops clean
 
-$(VENV)/.installed: pyproject.toml constraints.txt
+$(VENV)/.installed: pyproject.toml constraints.txt requirements-openmmlab.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(None if (3, 10) <= v <= (3, 12) else \
 	  f"Python {v[0]}.{v[1]} found, expected 3.10 to 3.12: make PYTHON=python3.11 ...")'
 	$(PYTHON) -m venv $(VENV)
-	$(PY) -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev]'
+ifeq ($(DEPS),openmmlab)
+	$(PIP) -r requirements-openmmlab.txt
+	$(PIP) --no-deps -e .
+else
+	$(PIP) -c constraints.txt -e '.[dev]'
+endif
 	touch $@
 
 demo: $(VENV)/.installed
@@ -39,15 +47,15 @@ lint: $(VENV)/.installed
 	$(PY) -m ruff format --check .
 
 docs: $(VENV)/.installed
-	$(PY) -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[docs]'
+	$(PIP) -c constraints.txt -e '.[docs]'
 	$(PY) -m mkdocs build
 
 # mmcv's own build: needs a C++ compiler, torch at hand and about 11 minutes on two cores.
 mmcv-ops: $(VENV)/.installed
-	$(PY) -m pip install -q 'setuptools>=80' wheel ninja
-	MMCV_WITH_OPS=1 $(PY) -m pip install -c constraints.txt --no-build-isolation --no-deps \
+	$(PIP) 'setuptools>=80' wheel ninja
+	MMCV_WITH_OPS=1 $(PIP) -c constraints.txt --no-build-isolation --no-deps \
 	  --no-cache-dir --force-reinstall --no-binary onedl-mmcv onedl-mmcv
 	$(PY) -c 'import mmdet_groupconv.compat as c; print(c.ensure_mmcv_ops())' | grep 'ops: compiled'
 
 clean:
-	rm -rf $(VENV) work_dirs data build *.egg-info
+	rm -rf .venv .venv-openmmlab work_dirs data build *.egg-info
