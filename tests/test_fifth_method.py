@@ -1,4 +1,4 @@
-"""The documentation's example of a method of one's own, in one file, does all that it says."""
+"""The documentation's examples of methods of one's own, a file each, do all that they say."""
 
 import importlib.util
 from pathlib import Path
@@ -12,16 +12,26 @@ from mmdet.registry import MODELS
 
 from mmdet_groupconv.analysis import count_macs
 from mmdet_groupconv.inference import compact
+from mmdet_groupconv.inference.onnx import export_onnx
 
-EXAMPLE = Path(__file__).resolve().parents[1] / 'docs/examples/random_groups.py'
+EXAMPLES = Path(__file__).resolve().parents[1] / 'docs/examples'
+
+
+def load(name):
+    spec = importlib.util.spec_from_file_location(name, EXAMPLES / f'{name}.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @pytest.fixture(scope='module', autouse=True)
 def example():
-    spec = importlib.util.spec_from_file_location('random_groups', EXAMPLE)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load('random_groups')
+
+
+@pytest.fixture(scope='module', autouse=True)
+def by_image():
+    return load('loudest_groups')
 
 
 @pytest.fixture
@@ -48,13 +58,41 @@ def test_its_macs_are_counted(backbone):
     assert all(row.density == 0.5 for row in grouped)
 
 
-def test_its_compact_form_equals_it(backbone):
-    x = torch.rand(2, 3, 64, 64)
+@pytest.fixture(params=['RandomGroupResNet', 'LoudestGroupResNet'])
+def seen(request):
+    """Either, with norms that have seen something."""
+    torch.manual_seed(0)
+    cfg = dict(type=request.param, depth=18, base_channels=16, norm_eval=False)
+    network = MODELS.build(cfg)
     with torch.no_grad():
-        backbone(x)  # norms that have seen something
-        backbone.eval()
-        for eager, fast in zip(backbone(x), compact(backbone)(x), strict=True):
-            torch.testing.assert_close(fast, eager, atol=1e-4, rtol=1e-4)
+        network(torch.rand(2, 3, 64, 64))
+    return network.eval()
+
+
+@torch.no_grad()
+def test_their_compact_forms_equal_them(seen):
+    x, fast = torch.rand(2, 3, 64, 64), compact(seen)
+    assert fast.stays_eager == {}
+    for one, other in zip(fast(x), seen(x), strict=True):
+        torch.testing.assert_close(one, other, atol=1e-4, rtol=1e-4)
+
+
+def test_their_onnx_files_equal_them(seen, tmp_path):
+    report = export_onnx(seen, tmp_path / 'network.onnx', (64, 96))  # compares
+    assert (report.ungrouped is None) == (type(seen).__name__ == 'LoudestGroupResNet')
+
+
+def test_gates_by_image_are_those_of_the_equation(by_image):
+    torch.manual_seed(0)
+    layer = by_image.LoudestGroupConv2d(8, 6, 3, padding=1, keep=0.5, groups=3)
+    torch.nn.init.uniform_(layer.taste, 0.5, 1.5)
+    x = torch.randn(2, 8, 5, 5)
+    damped = x * (1 + x.abs()).rsqrt()
+    gate = layer.decide(damped.mean(dim=(2, 3), keepdim=True))
+    assert gate.mask.sum(dim=-1).tolist() == [[4, 4, 4]] * 2
+    weights = layer.weight * gate.value.repeat_interleave(2, dim=1)[..., None, None]
+    expected = [F.conv2d(x, w, layer.bias, padding=1) for x, w in zip(damped, weights, strict=True)]
+    torch.testing.assert_close(layer(x), torch.stack(expected))
 
 
 def test_it_learns(backbone):

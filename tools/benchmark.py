@@ -31,6 +31,7 @@ from mmdet_groupconv.benchmark import (
     in_runtime,
     interleaved,
     prepare,
+    print_layers,
     set_mac_ratio,
     to_published_form,
     varying_share,
@@ -40,7 +41,7 @@ from mmdet_groupconv.engine import MACBudgetHook, MACRatioHook
 from mmdet_groupconv.engine.errors import user_errors
 from mmdet_groupconv.engine.launch import build_model, load_config
 from mmdet_groupconv.engine.options import add_config_options
-from mmdet_groupconv.inference import compact
+from mmdet_groupconv.inference import compact, explain
 
 DENSE = ('dense eager', 'dense compact', 'dense compiled', 'dense onnxruntime')
 INFERENCE = ('compact', 'eager', 'published form', *DENSE)
@@ -62,6 +63,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--amp', choices=('fp16', 'bf16'), help='autocast')
     parser.add_argument('--channels-last', action='store_true', help='for the eager networks')
     parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument(
+        '--explain', action='store_true', help='tell how each layer of the compact network is run'
+    )
     parser.add_argument('--out', help='also write the figures to this JSON file')
     parser.add_argument(
         '--require',
@@ -84,6 +88,8 @@ def check(args: argparse.Namespace) -> None:
         if case not in names:
             raise ValueError(f'--require {case!r}, expected one of {", ".join(map(repr, names))}')
         float(factor)
+    if args.explain and args.train:
+        raise ValueError('--explain is of inference, expected no --train beside it')
     if min(args.rounds, args.batch, args.threads) < 1:
         raise ValueError('--rounds, --batch and --threads are 1 or more')
     if min(args.shape) < 64:
@@ -299,6 +305,11 @@ def main(argv: list[str] | None = None) -> int:
     what = 'training step' if args.train else f'inference of the {args.part}'
     size = 'x'.join(str(number) for number in (args.batch, 3, *args.shape))
     print_table(console, timings, ours, f'{Path(args.config).stem}: {what}, {size}')
+    layers = []
+    if args.explain:
+        network = model if args.part == 'detector' else model.backbone
+        layers = explain(compact(network), lambda network: bench.inference(network)())
+        print_layers(console, layers)
     reached, machine = factors(timings, ours), describe(bench.device)
     console.print(f'MACs {report.macs / 1e9:.2f} G of {report.original / 1e9:.2f} G, ', end='')
     console.print(f'ratio {report.ratio:.3f}; best dense / {ours} {reached["best dense"]:.2f}')
@@ -322,6 +333,7 @@ def main(argv: list[str] | None = None) -> int:
                 for name, timing in timings.items()
             },
             factors=reached,
+            layers=[layer._asdict() for layer in layers],
         )
         write_figures(args.out, figures)
     failures = unmet(args, reached, ours)

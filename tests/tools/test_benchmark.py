@@ -32,7 +32,7 @@ def benchmark(module):
 
 def test_all_forms_of_a_backbone_are_timed(benchmark, tmp_path, capsys):
     out = tmp_path / 'figures.json'
-    assert benchmark([OURS, *SMALL, '--ratio', '0.5', '--out', str(out)]) == 0
+    assert benchmark([OURS, *SMALL, '--ratio', '0.5', '--explain', '--out', str(out)]) == 0
     figures = json.loads(out.read_text())
     assert {'compact', 'eager', 'published form', 'dense eager', 'dense compact'} <= set(
         figures['cases']
@@ -46,8 +46,12 @@ def test_all_forms_of_a_backbone_are_timed(benchmark, tmp_path, capsys):
     for case in figures['cases'].values():
         assert case['quartiles'][0] <= case['median'] <= case['quartiles'][1]
     assert all(case['median'] > 0 for case in figures['cases'].values())
+    layers = {layer['name']: layer for layer in figures['layers']}
+    assert layers['conv1']['reason'] == 'not grouped'
+    assert layers['layer4.1.conv2']['kind'] == 'gates of the block'
     printed = capsys.readouterr().out
     assert 'published form' in printed
+    assert 'layer4.1.conv2' in printed
     assert 'torch.compile: left out' in printed
 
 
@@ -88,6 +92,7 @@ def total(losses):
         (['--require', 'best dense', 'much'], "'much'"),
         (['--out', 'nowhere/figures.json'], 'folder nowhere not found'),
         (['--rounds', '0'], '1 or more'),
+        (['--explain', '--train'], '--explain is of inference'),
     ],
 )
 def test_mistakes_are_named_before_anything_is_timed(benchmark, arguments, message, capsys):
