@@ -15,4 +15,4 @@ from .conv_cfg import register_layers  # noqa: E402  (after the ops: mmdet.model
 
 register_layers()
 
-from . import backbones, classification, datasets, engine, heads, registry  # noqa: E402, F401
+from . import analysis, backbones, classification, datasets, engine, heads, registry  # noqa: E402, F401

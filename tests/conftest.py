@@ -7,12 +7,15 @@ from pathlib import Path
 import hypothesis
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from torch import nn
 
 import mmdet_groupconv  # noqa: F401  (first, so that no test module meets mmdet without mmcv's ops)
+from mmdet_groupconv.layers import AttentionGenerator, DGCConv2d, MaskGenerator, SelfGrouping
 
 PROJECT = Path(__file__).resolve().parents[1]
+DEMO = PROJECT / 'configs/demo/retinanet_msgc-r18_scenes.py'
 
 
 class _TorchRandom:
@@ -257,3 +260,103 @@ def golden_dgc_layer(request, golden_dgc_layers):
     state['inactive'] = torch.tensor(0)
     layer.load_state_dict(state)
     return case, layer.eval()
+
+
+@pytest.fixture
+def tiny_cfg(tmp_path) -> Config:
+    """The demo's config, small: 4 iterations on 8 images of 64 pixels, 4 images for validation.
+
+    The budget's weight is 30.
+    """
+    cfg = Config.fromfile(DEMO)
+    cfg.work_dir = str(tmp_path / 'work_dir')
+    cfg.model.backbone.base_channels = 8
+    cfg.model.neck.update(in_channels=[8, 16, 32, 64], out_channels=8)
+    cfg.model.bbox_head.update(in_channels=8, feat_channels=8)
+    for loader, images in ((cfg.train_dataloader, 8), (cfg.val_dataloader, 4)):
+        loader.update(batch_size=2, num_workers=0, persistent_workers=False)
+        loader.dataset.update(data_root=str(tmp_path), num_images=images, image_size=64)
+    cfg.test_dataloader = cfg.val_dataloader
+    cfg.val_evaluator.ann_file = cfg.test_evaluator.ann_file = str(
+        tmp_path / 'annotations/val.json'
+    )
+    cfg.train_cfg.update(max_epochs=1, val_interval=1)
+    cfg.param_scheduler = []
+    cfg.custom_hooks[0].weight = 30.0
+    cfg.default_hooks.logger.interval = 1
+    cfg.experiment_name = cfg.visualizer.name = tmp_path.name  # one of a name for the process
+    return cfg
+
+
+@pytest.fixture
+def repeatable_cfg(tiny_cfg) -> Config:
+    """The same, but two runs of it are equal: seeded, no flips, each epoch's checkpoint kept."""
+    tiny_cfg.randomness = dict(seed=0)
+    tiny_cfg.train_dataloader.dataset.pipeline = [
+        step for step in tiny_cfg.train_dataloader.dataset.pipeline if step.type != 'RandomFlip'
+    ]
+    tiny_cfg.default_hooks.checkpoint = dict(type='CheckpointHook', interval=1)
+    return tiny_cfg
+
+
+@pytest.fixture(scope='session')
+def mix_gates():
+    return _mix_gates
+
+
+@torch.no_grad()
+def _mix_gates(model, images):
+    """Gates of a fresh network that differ by image, norms that have seen data; to eval mode.
+
+    model: a backbone or a detector, of which only the heads' norms stay fresh.
+    """
+    for module in model.modules():
+        if isinstance(module, MaskGenerator):
+            nn.init.normal_(module.conv[3].weight, std=0.7)
+            nn.init.normal_(module.conv[3].bias, std=0.5)
+        elif isinstance(module, AttentionGenerator):
+            nn.init.normal_(module.conv[3].weight, std=0.1)
+        elif isinstance(module, DGCConv2d):
+            module.set_progress(1)
+            nn.init.kaiming_normal_(module.saliency.fc2.weight)
+        elif isinstance(module, SelfGrouping):
+            patterns = torch.rand(4, module.mask.size(1)) > 0.5
+            module.mask.copy_(patterns[torch.randint(4, (module.mask.size(0),))])
+        elif isinstance(module, nn.BatchNorm2d):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias, std=0.2)
+            module.momentum = 1.0
+    model.train()
+    getattr(model, 'extract_feat', model)(images)
+    model.eval()
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_var.clamp_(min=0.01)  # rounding errors would grow without bounds
+    return model
+
+
+class _Always:
+    """In the place of ``Fastest``: the form at a position, the last one where there are fewer.
+
+    -1 is the last one: *in bands*, for 1x1 filters.
+    """
+
+    def __init__(self, position):
+        self.position = position
+
+    def choose(self, x, names, run, out, load=None):
+        names = list(names)
+        return names[min(self.position, len(names) - 1)]
+
+
+@pytest.fixture(scope='session')
+def take_form():
+    return _take_form
+
+
+def _take_form(model, position):
+    """Have every layer of a compact network take the form at the same position, untimed."""
+    for module in model.modules():
+        if hasattr(module, 'forms'):
+            module.forms = _Always(position)
+    return model

@@ -11,8 +11,8 @@ from mmdet.models.necks import FPN
 from mmdet.registry import MODELS
 
 from mmdet_groupconv.analysis import count_macs
-from mmdet_groupconv.inference import compact
-from mmdet_groupconv.inference.onnx import export_onnx
+from mmdet_groupconv.compiler import compact
+from mmdet_groupconv.deploy import export_onnx
 
 EXAMPLES = Path(__file__).resolve().parents[1] / 'docs/examples'
 

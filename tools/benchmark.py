@@ -37,11 +37,11 @@ from mmdet_groupconv.benchmark import (
     varying_share,
 )
 from mmdet_groupconv.checkpoints import check_writable, whole_file
+from mmdet_groupconv.compiler import compact, explain
 from mmdet_groupconv.engine import MACBudgetHook, MACRatioHook
 from mmdet_groupconv.engine.errors import user_errors
 from mmdet_groupconv.engine.launch import build_model, load_config
 from mmdet_groupconv.engine.options import add_config_options
-from mmdet_groupconv.inference import compact, explain
 
 DENSE = ('dense eager', 'dense compact', 'dense compiled', 'dense onnxruntime')
 INFERENCE = ('compact', 'eager', 'published form', *DENSE)

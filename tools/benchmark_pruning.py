@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from mmdet_groupconv.analysis import count_macs
 from mmdet_groupconv.benchmark import interleaved
 from mmdet_groupconv.checkpoints import check_fit, read_state_dict, whole_file
+from mmdet_groupconv.deploy import export_onnx
 from mmdet_groupconv.engine.calibration import training_images, training_losses
 from mmdet_groupconv.engine.errors import run_errors, user_errors
 from mmdet_groupconv.engine.grouped_config import scale_rate
@@ -32,7 +33,6 @@ from mmdet_groupconv.engine.launch import (
     use_amp,
 )
 from mmdet_groupconv.engine.options import add_config_options, add_run_options
-from mmdet_groupconv.inference.onnx import export_onnx
 
 _STEPS = 400  # so many at most, each prunes a little of what is left
 _ROUNDS = 21  # of timing

@@ -12,11 +12,11 @@ from rich.table import Table
 from torch import Tensor, nn
 
 from mmdet_groupconv.checkpoints import check_fit, check_writable, read_state_dict
+from mmdet_groupconv.compiler.freezing import freeze_gates
 from mmdet_groupconv.engine.calibration import calibration_batches
 from mmdet_groupconv.engine.errors import user_errors
 from mmdet_groupconv.engine.launch import build_model, load_config
 from mmdet_groupconv.engine.options import add_config_options, add_freeze_options, check_freeze
-from mmdet_groupconv.inference.freezing import freeze_gates
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -57,7 +57,7 @@ def check(args: argparse.Namespace) -> None:
 def load_exporter():
     """The function that writes files; its packages are optional."""
     try:
-        from mmdet_groupconv.inference.onnx import export_onnx
+        from mmdet_groupconv.deploy import export_onnx
     except ModuleNotFoundError as error:
         message = f"{error.name} not found, it comes with: pip install 'mmdet_groupconv[export]'"
         raise ImportError(message) from error

@@ -15,10 +15,10 @@ from rich.progress import track
 from rich.table import Table
 
 from mmdet_groupconv.checkpoints import whole_file
+from mmdet_groupconv.compiler import compact
 from mmdet_groupconv.engine.errors import user_errors
 from mmdet_groupconv.engine.launch import load_config
 from mmdet_groupconv.engine.options import add_config_options
-from mmdet_groupconv.inference import compact
 from mmdet_groupconv.inference.inferencer import CheckedInferencer
 from mmdet_groupconv.inference.predictions import CocoPredictions, paint, predict
 from mmdet_groupconv.inference.sources import ImageFiles, VideoFrames, open_source

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mmdet_groupconv.checkpoints import check_writable
+from mmdet_groupconv.compiler import compact
 from mmdet_groupconv.engine.calibration import calibration_batches
 from mmdet_groupconv.engine.errors import run_errors, user_errors
 from mmdet_groupconv.engine.launch import (
@@ -23,7 +24,6 @@ from mmdet_groupconv.engine.options import (
     add_run_options,
     check_freeze,
 )
-from mmdet_groupconv.inference import compact
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:

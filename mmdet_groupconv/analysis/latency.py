@@ -8,7 +8,7 @@ from mmengine.config import Config
 from torch import nn
 
 from ..benchmark import interleaved
-from ..inference import compact
+from ..compiler import compact
 from .dense_host import dense_host
 
 _SECONDS = 10.0  # that all rounds take, about

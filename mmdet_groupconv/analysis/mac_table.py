@@ -3,7 +3,7 @@
 from rich.console import Console
 from rich.table import Table
 
-from .macs import LayerRow, MacReport
+from ..macs import LayerRow, MacReport
 
 
 def print_macs(report: MacReport, title: str, targets: dict[str, float] | None = None) -> None:

@@ -7,8 +7,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from torch import nn
 
+from ..macs import MacReport, count_macs, mean_report
 from .gates import GateRecorder, LayerGates, amounts
-from .macs import MacReport, count_macs, mean_report
 from .pictures import plot_gates, plot_macs, thumbnails
 
 

@@ -5,7 +5,6 @@ from mmengine.config import Config
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ..analysis import count_macs
 from ..engine.self_grouping import self_group_model
 from ..layers import (
     AttentionGenerator,
@@ -15,6 +14,7 @@ from ..layers import (
     MaskGenerator,
     SelfGrouping,
 )
+from ..macs import count_macs
 
 _SETTLING = 4, 3, 256, 256
 _NEAR = 0.005

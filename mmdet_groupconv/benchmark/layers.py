@@ -3,7 +3,7 @@
 from rich.console import Console
 from rich.table import Table
 
-from ..inference import Layer
+from ..compiler import Layer
 
 
 def print_layers(console: Console, layers: list[Layer]) -> None:

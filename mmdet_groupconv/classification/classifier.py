@@ -6,7 +6,7 @@ from mmdet.registry import MODELS
 from mmengine.model import BaseModel, initialize
 from torch import Tensor, nn
 
-from ..analysis.macs import evaluating
+from ..layers import evaluating
 from ..layers.checks import check_flag, check_integer, check_number
 from .small_images import take_small_images
 

@@ -5,7 +5,6 @@ from .cpu_amp import CPUAmpOptimWrapper
 from .dgc_schedule_hook import DGCScheduleHook
 from .distillation_hook import DistillationHook
 from .epoch_seed_hook import EpochSeedHook
-from .gate_pictures_hook import GatePicturesHook
 from .mac_budget_hook import MACBudgetHook
 from .mac_ratio_hook import MACRatioHook
 from .self_grouping_hook import SelfGroupingHook
@@ -15,7 +14,6 @@ __all__ = [
     'DGCScheduleHook',
     'DistillationHook',
     'EpochSeedHook',
-    'GatePicturesHook',
     'MACBudgetHook',
     'MACRatioHook',
     'SelfGroupingHook',

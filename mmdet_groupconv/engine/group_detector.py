@@ -8,10 +8,8 @@ from mmdet.models.detectors import BaseDetector
 from mmengine.config import Config
 from torch import Tensor, nn
 
-from ..analysis.detectors import forward_detector
-from ..analysis.images import image_batches, image_paths
-from ..analysis.macs import MacReport, count_macs
 from ..checkpoints import check_fit, trimmed_keys
+from ..datasets.images import image_batches, image_paths
 from ..grouping import (
     Clusters,
     GroupPlanner,
@@ -32,6 +30,7 @@ from ..grouping import (
     why_dense,
 )
 from ..layers import GroupedLayer
+from ..macs import MacReport, count_macs, forward_detector
 from .calibration import forward_passes, training_images, training_losses
 from .grouped_config import BY_IMAGE, MOST_GROUPS, grouped_config, schedule
 from .launch import build_model

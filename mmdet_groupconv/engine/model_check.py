@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from ..analysis.macs import evaluating
+from ..layers import evaluating
 
 _SIDE = 64  # pixels: enough for five strides
 

@@ -12,9 +12,9 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 from torch import Tensor, nn
 
-from ..analysis.macs import evaluating
 from ..checkpoints import check_fit, read_state_dict
 from ..classification import ImageClassifier
+from ..layers import evaluating
 
 NECK, FC, RPN, STAGES = 'neck', 'fc', 'rpn_head', 'backbone.'
 ROI_HEAD, ROI_EXTRACTOR = 'roi_head.bbox_head', 'roi_head.bbox_roi_extractor'

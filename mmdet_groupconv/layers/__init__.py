@@ -8,6 +8,7 @@ from .functional import connection, grouped_conv2d
 from .gate import EqualGroups, Gate, GroupedLayer
 from .gate_net import GateNet, GatePool
 from .macs import MacMeter, Macs
+from .modes import evaluating
 from .msgc import (
     AttentionGenerator,
     GateNets,
@@ -44,6 +45,7 @@ __all__ = [
     'SeparableConv2d',
     'add_gate_nets',
     'connection',
+    'evaluating',
     'gate_nets',
     'grouped_conv2d',
     'make_gate',

@@ -7,10 +7,10 @@ from matplotlib.figure import Figure
 
 from mmdet_groupconv.analysis import MacReport, pictures
 from mmdet_groupconv.analysis.gates import LayerGates
-from mmdet_groupconv.analysis.macs import LayerRow
 from mmdet_groupconv.analysis.pictures.connectivity import cluster_mask, sort_connectivity
 from mmdet_groupconv.analysis.pictures.density import density_table
 from mmdet_groupconv.analysis.pictures.macs import with_gate_nets
+from mmdet_groupconv.macs.report import LayerRow
 
 
 def gates(name, groups=4, channels=8, images=5, seed=0, **changes):

@@ -12,8 +12,8 @@ from torch import nn
 from mmdet_groupconv.analysis import count_macs
 from mmdet_groupconv.classification import ImageClassifier
 from mmdet_groupconv.classification.small_images import take_small_images
+from mmdet_groupconv.compiler import compact
 from mmdet_groupconv.engine.launch import build_model
-from mmdet_groupconv.inference import compact
 from mmdet_groupconv.layers import AttentionGenerator, DGCConv2d, MaskGenerator, SelfGrouping
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs/cifar10'

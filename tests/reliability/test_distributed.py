@@ -14,7 +14,7 @@ import torch
 from mmengine.model import MMDistributedDataParallel, convert_sync_batchnorm
 from mmengine.optim import OptimWrapper
 
-from mmdet_groupconv.inference import compact
+from mmdet_groupconv.compiler import compact
 from mmdet_groupconv.layers import MacMeter
 
 PROJECT = Path(__file__).resolve().parents[2]

@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine.hooks import Hook
 from mmengine.runner import Runner
 
-from mmdet_groupconv.inference import compact
+from mmdet_groupconv.compiler import compact
 
 DEMO = Path(__file__).resolve().parents[2] / 'configs/demo/retinanet_msgc-r18_scenes.py'
 STATM = Path('/proc/self/statm')

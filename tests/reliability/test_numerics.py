@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from mmdet.registry import MODELS
 from torch import nn
 
-from mmdet_groupconv.inference import compact
+from mmdet_groupconv.compiler import compact
 from mmdet_groupconv.layers import (
     DGCConv2d,
     FLGCConv2d,

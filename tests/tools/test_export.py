@@ -65,7 +65,7 @@ def run(module, checkpoint, out, *options, config=CONFIG, settings=SMALL):
 @pytest.fixture
 def untimed(monkeypatch):
     """The first way of each layer and the grouped graph are taken for the fastest."""
-    from mmdet_groupconv.inference.onnx import export, plan
+    from mmdet_groupconv.deploy import export, plan
 
     for part in (export, plan):
         monkeypatch.setattr(part, 'race', lambda models, *_: [float(i) for i in range(len(models))])
@@ -147,7 +147,7 @@ def test_an_image_is_read_as_the_detector_reads_it(module, detector, tmp_path):
 
 
 def test_the_file_is_checked_on_an_image(module, checkpoint, tmp_path, monkeypatch, untimed):
-    from mmdet_groupconv.inference.onnx import export
+    from mmdet_groupconv.deploy import export
 
     path, out = tmp_path / 'image.png', tmp_path / 'new.onnx'
     cv2.imwrite(str(path), np.full((40, 50, 3), 200, np.uint8))
@@ -246,7 +246,7 @@ def test_a_detector_without_gates_can_not_be_frozen(module, checkpoint, tmp_path
 
 
 def test_a_missing_package_is_named(module, checkpoint, tmp_path, capsys, monkeypatch):
-    for name in [name for name in sys.modules if name.startswith('mmdet_groupconv.inference.onnx')]:
+    for name in [name for name in sys.modules if name.startswith('mmdet_groupconv.deploy')]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, 'onnxruntime', None)
     complaint = "onnxruntime not found, it comes with: pip install 'mmdet_groupconv[export]'"

@@ -9,8 +9,8 @@ import torch
 from mmengine.config import Config
 
 from mmdet_groupconv.checkpoints import read_checkpoint, read_state_dict
+from mmdet_groupconv.compiler import compact
 from mmdet_groupconv.engine.launch import build_model
-from mmdet_groupconv.inference import compact
 from mmdet_groupconv.layers import FixedGroupConv2d, GroupedLayer, MaskGenerator
 
 PROJECT = Path(__file__).resolve().parents[2]

@@ -15,10 +15,10 @@ from rich.progress import track
 from rich.table import Table
 
 from mmdet_groupconv.analysis.gates import GateRecorder, LayerGates
-from mmdet_groupconv.analysis.images import image_batches, image_paths, spread, spread_loader
 from mmdet_groupconv.analysis.pictures import save
 from mmdet_groupconv.analysis.recording import record
 from mmdet_groupconv.checkpoints import check_fit, read_state_dict, whole_file
+from mmdet_groupconv.datasets.images import image_batches, image_paths, spread, spread_loader
 from mmdet_groupconv.engine.data_inputs import check_data
 from mmdet_groupconv.engine.errors import user_errors
 from mmdet_groupconv.engine.launch import build_model, load_config

@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..macs import LayerRow, MacReport
+from ...macs import LayerRow, MacReport
 from .style import (
     BLUE,
     GREEN,

@@ -16,12 +16,12 @@ from torch import nn
 
 from ...benchmark import describe
 from ...checkpoints import latest_checkpoint
+from ...datasets.images import spread_loader
 from ...engine.launch import build_runner
 from ...engine.mac_ratio_hook import bare_model
 from ...layers import GroupedLayer
-from ..images import spread_loader
+from ...macs import MacReport, count_macs, mean_report
 from ..latency import latencies
-from ..macs import MacReport, count_macs, mean_report
 from ..pictures import Run, plot_density_history, plot_macs, read_run
 from ..recording import record
 from ..targets import targets_of

@@ -1,0 +1,221 @@
+"""ONNX files are checked against the network they are of."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from mmdet.registry import MODELS
+from mmengine.config import Config
+from torch import nn
+
+pytest.importorskip('onnx')
+pytest.importorskip('onnxruntime')
+
+import onnx
+from onnx import numpy_helper
+
+from mmdet_groupconv.compiler.freezing import freeze_gates
+from mmdet_groupconv.deploy import Report, export, export_onnx
+from mmdet_groupconv.deploy.trace import RawOutputs
+
+CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
+SHAPE = 64, 96
+TINY = dict(depth=18, base_channels=8)
+NETWORKS = {
+    'MSGC r18': dict(type='MSGCResNet', **TINY),
+    'FLGC r18': dict(type='FLGCResNet', groups=3, **TINY),
+    'SGC r18': dict(type='SGCResNet', **TINY),
+}
+
+
+def build(name, mix_gates):
+    torch.manual_seed(0)
+    model = MODELS.build(NETWORKS[name])
+    return mix_gates(model, torch.randn(4, 3, 64, 64))
+
+
+@pytest.fixture
+def grouped(mix_gates):
+    return build('SGC r18', mix_gates)
+
+
+@pytest.fixture
+def grouped_wins(monkeypatch):
+    """Nothing is timed: the last way of each layer and the grouped graph are the fastest."""
+    from mmdet_groupconv.deploy import plan
+
+    monkeypatch.setattr(plan, 'race', lambda models, *_: [1.0] * (len(models) - 1) + [0.5])
+    monkeypatch.setattr(export, 'race', lambda *_: [0.5, 1.0])
+
+
+@torch.no_grad()
+def check(model, path, run, assert_same, sizes):
+    raw = RawOutputs(model)
+    for size in sizes:
+        images = torch.randn(size)
+        expected = [y.numpy() for y in raw(images)]
+        assert_same(run(str(path), images), dict(zip(raw.names, expected, strict=True)), 1e-3)
+
+
+def test_files_with_gates_by_image_take_any_size(tmp_path, run, assert_same, mix_gates):
+    network = build('MSGC r18', mix_gates)
+    path = tmp_path / 'network.onnx'
+    report = export_onnx(network, path, SHAPE)
+    assert report.difference <= export.TOLERANCE
+    assert report.ungrouped is None
+    assert report.seconds > 0
+    check(network, path, run, assert_same, [(1, 3, 75, 45), (1, 3, 64, 97)])
+
+
+def test_files_of_static_networks_take_any_size_and_batch(grouped, tmp_path, run, assert_same):
+    path = tmp_path / 'network.onnx'
+    report = export_onnx(grouped, path, SHAPE)
+    assert report.seconds <= report.ungrouped
+    check(grouped, path, run, assert_same, [(1, 3, 75, 45), (2, 3, 64, 97), (3, 3, 130, 140)])
+
+
+@pytest.mark.parametrize('name', ['FLGC r18', 'SGC r18'])
+def test_files_in_which_all_layers_are_parted_are_exact(
+    name, tmp_path, run, assert_same, mix_gates, grouped_wins
+):
+    network, path = build(name, mix_gates), tmp_path / 'network.onnx'
+    export_onnx(network, path, SHAPE)
+    check(network, path, run, assert_same, [(1, 3, 75, 45), (2, 3, 64, 97)])
+    kinds = [node.op_type for node in onnx.load(path).graph.node]
+    assert kinds.count('Gather') >= 8
+
+
+def test_frozen_networks_are_static(tmp_path, run, assert_same, mix_gates):
+    network = build('MSGC r18', mix_gates)
+    freeze_gates(network, [torch.randn(4, 3, 64, 64)], 0.5)
+    report = export_onnx(network, tmp_path / 'network.onnx', SHAPE)
+    assert report.ungrouped is not None
+    check(network, tmp_path / 'network.onnx', run, assert_same, [(2, 3, 75, 45)])
+
+
+def test_the_report_tells_outputs_by_name(grouped, tmp_path, grouped_wins):
+    report = export_onnx(grouped, tmp_path / 'network.onnx', SHAPE)
+    assert isinstance(report, Report)
+    assert report.outputs == {
+        'feature_0': (1, 8, 16, 24),
+        'feature_1': (1, 16, 8, 12),
+        'feature_2': (1, 32, 4, 6),
+        'feature_3': (1, 64, 2, 3),
+    }
+    assert (report.seconds, report.ungrouped) == (0.5, 1.0)
+
+
+def test_detectors_with_grouped_necks_and_heads(
+    tmp_path, run, assert_same, grouped_wins, mix_gates
+):
+    torch.manual_seed(0)
+    cfg = Config.fromfile(CONFIGS / 'retinanet/retinanet_flgc-r18_fpn_whole_1x_coco.py').model
+    cfg.backbone.update(base_channels=8, init_cfg=None)
+    cfg.neck.update(in_channels=[8, 16, 32, 64], out_channels=16)
+    cfg.bbox_head.update(in_channels=16, feat_channels=16, stacked_convs=1)
+    model = mix_gates(MODELS.build(cfg), torch.randn(2, 3, 64, 64))
+    path = tmp_path / 'detector.onnx'
+    report = export_onnx(model, path, SHAPE)
+    names = [f'{name}_{i}' for name in ('cls_score', 'bbox_pred') for i in range(5)]
+    assert list(report.outputs) == names
+    check(model, path, run, assert_same, [(1, 3, 260, 400)])
+    report = export_onnx(model, path, SHAPE, heads=False)
+    assert list(report.outputs) == [f'feature_{i}' for i in range(5)]
+
+
+def test_the_network_is_left_as_it_was(grouped, tmp_path, grouped_wins):
+    grouped.train()
+    grouped.layer2.eval()
+    modes = [module.training for module in grouped.modules()]
+    state = {key: value.clone() for key, value in grouped.state_dict().items()}
+    export_onnx(grouped, tmp_path / 'network.onnx', SHAPE)
+    assert [module.training for module in grouped.modules()] == modes
+    assert all(torch.equal(value, state[key]) for key, value in grouped.state_dict().items())
+
+
+def test_a_file_that_is_off_is_not_left(grouped, tmp_path, monkeypatch, grouped_wins):
+    monkeypatch.setattr(export, 'TOLERANCE', -1)
+    with pytest.raises(ValueError, match=r'network.onnx is off by .*, expected at most -1e\+00'):
+        export_onnx(grouped, tmp_path / 'network.onnx', SHAPE)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize('wrong', [1.0, float('nan')])
+@pytest.mark.parametrize('output', [0, 3])
+def test_a_wrong_weight_is_found(grouped, tmp_path, monkeypatch, grouped_wins, wrong, output):
+    regroup = export.regroup
+
+    def break_one(model, ways):
+        """Add to the output's first channel."""
+        new = regroup(model, ways)
+        name = new.graph.output[output].name
+        for node in new.graph.node:
+            node.output[:] = ['right' if tensor == name else tensor for tensor in node.output]
+            node.input[:] = ['right' if tensor == name else tensor for tensor in node.input]
+        new.graph.initializer.append(numpy_helper.from_array(np.float32(wrong), 'wrong'))
+        new.graph.node.append(onnx.helper.make_node('Add', ['right', 'wrong'], [name]))
+        return new
+
+    monkeypatch.setattr(export, 'regroup', break_one)
+    path = tmp_path / 'network.onnx'
+    path.write_text('an older file')
+    with pytest.raises(ValueError, match='is off by'):
+        export_onnx(grouped, path, SHAPE)
+    assert path.read_text() == 'an older file'
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_network_that_overflows_is_refused(grouped, tmp_path, grouped_wins):
+    with torch.no_grad():
+        grouped.layer4[1].bn1.weight.fill_(1e30)
+        grouped.layer4[1].bn2.weight.fill_(1e30)
+    with pytest.raises(ValueError, match='SGCResNet overflows on this image of 64x96'):
+        export_onnx(grouped, tmp_path / 'network.onnx', SHAPE)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_graph_as_it_was_is_written_where_that_is_faster(
+    grouped, tmp_path, monkeypatch, connections, grouped_wins
+):
+    sums = []
+    for seconds in ([0.5, 1.0], [1.0, 0.5]):
+        monkeypatch.setattr(export, 'race', lambda *_, seconds=seconds: seconds)
+        report = export_onnx(grouped, tmp_path / 'network.onnx', SHAPE)
+        assert (report.seconds, report.ungrouped) == (0.5, seconds[1])
+        sums.append(sum(connections(onnx.load(tmp_path / 'network.onnx'))))
+    assert sums[0] != sums[1]
+    assert sums[1] == sum(m.weight.numel() for m in grouped.modules() if isinstance(m, nn.Conv2d))
+
+
+def test_what_the_file_is_of_is_kept_in_it(grouped, tmp_path, grouped_wins):
+    about = dict(config='a.py', mean='[1, 2, 3]')
+    export_onnx(grouped, tmp_path / 'network.onnx', SHAPE, about=about)
+    kept = onnx.load(tmp_path / 'network.onnx').metadata_props
+    assert {entry.key: entry.value for entry in kept} == about
+
+
+def test_outputs_are_compared_on_the_image_that_is_given(
+    grouped, tmp_path, monkeypatch, grouped_wins
+):
+    compared = []
+    compare = export.compare
+
+    def watch(model, path, image, *args):
+        compared.append(image)
+        return compare(model, path, image, *args)
+
+    monkeypatch.setattr(export, 'compare', watch)
+    export_onnx(
+        grouped, tmp_path / 'network.onnx', (128, 192), image=torch.full((1, 3, 50, 70), 2.0)
+    )
+    assert [tuple(image.shape) for image in compared] == [(1, 3, 128, 192), (1, 3, 64, 96)]
+    for image in compared:
+        torch.testing.assert_close(image, torch.full_like(image, 2.0))
+
+
+@pytest.mark.parametrize(
+    ('shape', 'expected'), [((800, 1344), (384, 672)), ((64, 96), (64, 64)), ((1, 700), (64, 320))]
+)
+def test_half_a_shape_is_in_steps_that_all_strides_divide(shape, expected):
+    assert export.half(shape) == expected

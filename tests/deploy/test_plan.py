@@ -1,0 +1,197 @@
+"""How convolutions are computed is chosen by trying."""
+
+import numpy as np
+import pytest
+
+pytest.importorskip('onnx')
+pytest.importorskip('onnxruntime')
+
+from mmdet_groupconv.deploy import plan
+from mmdet_groupconv.deploy.graph import Graph
+from mmdet_groupconv.deploy.plan import choose_ways, needed_filters, race
+from mmdet_groupconv.deploy.regroup import regroup
+from mmdet_groupconv.deploy.shapes import session
+
+SHAPE = 12, 10
+
+
+@pytest.fixture
+def raced(monkeypatch):
+    """The models of each race, whose last way wins."""
+    races = []
+
+    def made_up(models, inputs, threads):
+        races.append(models)
+        return [float(len(models) - number) for number in range(len(models))]
+
+    monkeypatch.setattr(plan, 'race', made_up)
+    return races
+
+
+def dims(value):
+    return [d.dim_value for d in value.type.tensor_type.shape.dim]
+
+
+def outputs_of(models):
+    """What the models of a race compute from the same noise."""
+    rng = np.random.default_rng(0)
+    noise = {x.name: rng.standard_normal(dims(x), np.float32) for x in models[0].graph.input}
+    return [session(model, 1).run(None, noise)[0] for model in models]
+
+
+def needed_of(model):
+    return needed_filters(Graph(model.graph))
+
+
+def closed(made, filters, channels, read):
+    """A weight whose filters all read the same channels."""
+    connected = np.zeros((filters, channels))
+    connected[:, read] = 1
+    return made.weight(connected)
+
+
+def test_filters_whose_channels_are_closed_are_not_needed(net):
+    made = net()
+    first = made.conv('images', made.dense(8, 3))
+    x = made.conv(made.node('Relu', first), made.dense(8, 1, 3), group=8)
+    last = made.conv(x, closed(made, 4, 8, [1, 5]))
+    needed = needed_of(made.model(last))
+    assert needed[first].nonzero()[0].tolist() == [1, 5]
+    assert needed[last].tolist() == [True] * 4
+
+
+def test_what_filters_read_that_nobody_needs_is_not_needed_either(net):
+    made = net()
+    first = made.conv('images', made.dense(8, 3))
+    second = made.conv(first, made.weight(np.eye(8)))  # filter i reads channel i
+    last = made.conv(second, closed(made, 4, 8, [2, 3]))
+    assert needed_of(made.model(last))[first].nonzero()[0].tolist() == [2, 3]
+
+
+def test_one_filter_at_least_stays(net):
+    made = net()
+    first = made.conv('images', made.dense(8, 3))
+    last = made.conv(first, closed(made, 4, 8, []))
+    assert needed_of(made.model(last))[first].nonzero()[0].tolist() == [0]
+
+
+def test_all_readers_are_heard(net):
+    made = net()
+    first = made.conv('images', made.dense(8, 3))
+    one = made.conv(first, closed(made, 4, 8, [0, 1]))
+    other = made.conv(made.node('Relu', first), closed(made, 4, 8, [1, 6]))
+    model = made.model(one, other)
+    assert needed_of(model)[first].nonzero()[0].tolist() == [0, 1, 6]
+
+
+@pytest.mark.parametrize('reader', ['MaxPool', 'Add', 'grouped', 'output', 'Clip'])
+def test_everything_is_needed_where_not_only_convolutions_read(net, reader):
+    made = net()
+    first = made.conv('images', made.dense(8, 3))
+    outputs = [made.conv(first, closed(made, 4, 8, [0]))]
+    if reader == 'output':
+        outputs.append(first)
+    elif reader == 'grouped':
+        outputs.append(made.conv(first, made.dense(4, 4), group=2))
+    elif reader == 'Add':
+        outputs.append(made.node('Add', first, first))
+    elif reader == 'Clip':
+        outputs.append(made.node('Clip', first, made.constant(np.float32(0))))
+    else:
+        outputs.append(made.node('MaxPool', first, kernel_shape=[1, 1]))
+    assert needed_of(made.model(*outputs))[first].all()
+
+
+def test_the_fastest_way_is_taken(net, monkeypatch):
+    made = net(channels=3)
+    x = made.conv('images', made.dense(64, 3))
+    x = made.conv(x, made.groups(64, 64, 4, 3))
+    model = made.model(made.node('Relu', x))
+    for fastest, bundles, native in ((0, 1, False), (1, 4, False), (2, 4, True)):
+        seconds = [2.0] * 3
+        seconds[fastest] = 1.0
+        monkeypatch.setattr(plan, 'race', lambda *_, seconds=seconds: seconds)
+        way = choose_ways(model, SHAPE, 1)[x]
+        assert (len(way.bundles), way.native) == (bundles, native)
+
+
+def test_each_layer_is_tried_alone_between_others(net, raced):
+    made = net()
+    x = made.conv('images', made.dense(64, 3), stride=2)
+    x = made.conv(x, made.groups(64, 64, 4, 3), stride=2)
+    x = made.conv(made.node('Relu', x), made.groups(40, 64, 2))
+    model = made.model(made.node('Relu', x))
+    choose_ways(model, SHAPE, 1)
+    assert len(raced) == 2
+    sizes = [[dims(value) for value in models[0].graph.input] for models in raced]
+    assert sizes == [[[1, 64, 6, 5]], [[1, 64, 3, 3], [1, 40, 3, 3]]]  # the last one is added
+    for models in raced:
+        first, *others = outputs_of(models)
+        assert len(others) >= 2
+        for other in others:
+            np.testing.assert_allclose(other, first, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(('stride', 'padding'), [(1, 0), (2, 0), (2, 1)])
+def test_layers_with_any_padding_can_be_tried(net, raced, stride, padding):
+    made = net()
+    x = made.conv('images', made.dense(64, 3))
+    x = made.conv(x, made.groups(64, 64, 4, 3), stride=stride, padding=padding)
+    choose_ways(made.model(made.node('Relu', x)), SHAPE, 1)
+    (models,) = raced
+    assert np.isfinite(outputs_of(models)).all()
+
+
+def test_layers_that_share_a_weight_get_one_choice_where_the_map_is_largest(net, raced):
+    made = net()
+    weight = made.constant(made.groups(64, 64, 4, 3))
+    first = made.conv('images', made.dense(64, 3))
+    second = made.conv(first, made.dense(64, 64), stride=2)
+    one, other = (made.conv(x, weight) for x in (second, first))
+    outputs = [made.node('Relu', x) for x in (one, other)]
+    ways = choose_ways(made.model(*outputs), SHAPE, 1)
+    assert ways[one] is ways[other]
+    assert len(raced) == 1
+    assert dims(raced[0][0].graph.input[0]) == [1, 64, *SHAPE]
+
+
+def test_dense_layers_stay_unless_groups_read_them(net, raced):
+    made = net()
+    plain = made.conv('images', made.dense(16, 3))
+    before = made.conv(made.node('Relu', plain), made.dense(64, 16))
+    grouped = made.conv(made.node('Relu', before), made.groups(64, 64, 4))
+    behind = made.conv(grouped, made.dense(16, 64))
+    ways = choose_ways(made.model(behind), SHAPE, 1)
+    assert set(ways) == {before, grouped}
+    assert len(ways[before].bundles) == 1
+    assert len(raced) == 1
+
+
+def test_a_dense_graph_has_nothing_to_choose(net, raced):
+    made = net()
+    assert choose_ways(made.model(made.conv('images', made.dense(16, 3))), SHAPE, 1) == {}
+    assert choose_ways(made.model(made.node('Relu', 'images')), SHAPE, 1) == {}
+    assert raced == []
+
+
+def test_channels_that_a_layer_leaves_out_are_left_out_before_it(
+    net, raced, run, assert_same, connections
+):
+    made = net()
+    first = made.conv('images', made.dense(64, 3))
+    x = made.conv(made.node('Relu', first), made.groups(64, 64, 4))
+    last = made.conv(x, closed(made, 16, 64, np.arange(48, 64)))
+    model = made.model(last)
+    new = regroup(model, choose_ways(model, SHAPE, 1))
+    images = np.random.default_rng(0).standard_normal((1, 3, 9, 7), np.float32)
+    assert_same(run(new, images), run(model, images))
+    assert sum(connections(new)) < sum(connections(model)) / 2
+
+
+def test_a_race_gives_the_seconds_of_each_model(net):
+    made = net()
+    small = made.model(made.conv('images', made.dense(4, 3)))
+    large = made.model(made.conv('images', made.dense(512, 3, 7)))
+    images = np.zeros((1, 3, 64, 64), np.float32)
+    fast, slow = race([small, large], dict(images=images), 1)
+    assert 0 < fast < slow

@@ -1,0 +1,196 @@
+"""Graphs whose convolutions are grouped compute what they did."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip('onnx')
+pytest.importorskip('onnxruntime')
+
+from mmdet_groupconv.deploy.graph import Graph
+from mmdet_groupconv.deploy.plan import needed_filters
+from mmdet_groupconv.deploy.regroup import regroup
+from mmdet_groupconv.deploy.ways import ways_of
+
+WIDTHS = 4, 16, 24, 40, 64
+KINDS = 'grouped', 'dense', 'closed', 'same closed', 'relu', 'clip', 'depthwise', 'add', 'branch'
+
+steps = st.tuples(
+    st.sampled_from(KINDS), st.sampled_from(WIDTHS), st.integers(2, 4), st.sampled_from([1, 3])
+)
+for_many_networks = settings(max_examples=150, deadline=None, derandomize=True)
+
+
+def network(net, steps, seed, branches_are_outputs=False):
+    """A graph of the steps; each is ``(kind, filters, groups, size of kernel)``."""
+    made = net(channels=16, seed=seed)
+    x, outputs = made.conv('images', made.dense(40, 16)), []
+    for kind, filters, groups, size in steps:
+        channels = made.channels[x]
+        stride = 2 if filters == 24 else 1
+        if kind == 'grouped':
+            x = made.conv(x, made.groups(filters, channels, groups, size), stride=stride)
+        elif kind == 'dense':
+            x = made.conv(x, made.dense(filters, channels, size), stride=stride)
+        elif kind == 'closed':  # groups that leave out channels, others without any
+            connected = made.groups(filters, channels, groups)[..., 0, 0] != 0
+            connected[:, made.rng.random(channels) < 0.6] = False
+            x = made.conv(x, made.weight(connected, size), stride=stride)
+        elif kind == 'same closed':  # all filters leave out the same channels
+            read = np.arange(channels) >= channels - 10
+            x = made.conv(x, made.weight(np.tile(read, (filters, 1)), size), stride=stride)
+        elif kind == 'relu':
+            x = made.node('Relu', x)
+        elif kind == 'clip':
+            limits = [made.constant(np.float32(value)) for value in (-1, 1)]
+            x = made.node('Clip', x, *limits)
+        elif kind == 'depthwise':
+            x = made.conv(x, made.dense(channels, 1, size), stride=stride, group=channels)
+        elif kind == 'add':
+            x = made.node('Add', x, made.conv(x, made.groups(channels, channels, groups, size)))
+        else:
+            outputs.append(
+                x if branches_are_outputs else made.node('MaxPool', x, kernel_shape=[1] * 2)
+            )
+    return made.model(*dict.fromkeys([*outputs, x]))
+
+
+def ways_by_name(model):
+    """Of the convolutions whose filters or channels are worth parting, all that can be tried."""
+    graph = Graph(model.graph)
+    needed = needed_filters(graph)
+    weights = {n.output[0]: graph.weight(n) for n in graph.nodes if graph.weight(n) is not None}
+    return {name: ways_of(weight, needed[name]) for name, weight in weights.items()}
+
+
+@for_many_networks
+@given(
+    st.lists(steps, min_size=1, max_size=6),
+    st.integers(0, 100),
+    st.lists(st.integers(0, 20), min_size=8, max_size=8),
+    st.booleans(),
+)
+def test_networks_compute_the_same_in_any_ways(net, run, assert_same, steps, seed, picks, outputs):
+    model = network(net, steps, seed, outputs)
+    ways = {}
+    for number, (name, tried) in enumerate(ways_by_name(model).items()):
+        pick = picks[number % len(picks)]
+        if len(tried) > 1 or pick > 10:  # the others stay, or are written with what they need
+            ways[name] = tried[pick % len(tried)]
+    images = np.random.default_rng(0).standard_normal((2, 16, 9, 7), np.float32)
+    assert_same(run(regroup(model, ways), images), run(model, images))
+
+
+@pytest.mark.parametrize('kinds', [['relu'], ['clip', 'depthwise'], ['add'], ['branch', 'relu']])
+@pytest.mark.parametrize('size', [1, 3])
+def test_every_way_of_two_grouped_layers_computes_the_same(net, run, assert_same, kinds, size):
+    between = [(kind, 0, 4, 3) for kind in kinds]
+    model = network(net, [('grouped', 64, 4, size), *between, ('grouped', 64, 2, size)], 0)
+    _, *between, second = ways_by_name(model).items()
+    first = between[0]
+    images = np.random.default_rng(0).standard_normal((1, 16, 9, 7), np.float32)
+    expected = run(model, images)
+    pairs = [(one, other) for one in first[1] for other in second[1]]
+    assert len(pairs) >= 9
+    for one, other in pairs:
+        new = regroup(model, {first[0]: one, second[0]: other})
+        assert_same(run(new, images), expected)
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(steps=st.tuples(st.sampled_from(WIDTHS), st.integers(2, 4)), seed=st.integers(0, 100))
+def test_no_more_is_computed_than_the_bundles_say(net, connections, steps, seed):
+    filters, groups = steps
+    made = net(channels=64, seed=seed)
+    weight = made.groups(filters, 64, groups, 3)
+    model = made.model(made.conv('images', weight))
+    for ways in ways_by_name(model).values():
+        for way in ways:
+            work = 9 * sum(bundle.work for bundle in way.bundles)
+            found = sum(connections(regroup(model, {model.graph.output[0].name: way})))
+            assert found <= (1.3 if way.native else 1) * work
+
+
+@pytest.mark.parametrize('native', [False, True])
+def test_four_groups_are_a_quarter_of_the_work(net, connections, native):
+    made = net(channels=64)
+    model = made.model(made.conv('images', made.groups(64, 64, 4, 3)))
+    ((name, ways),) = ways_by_name(model).items()
+    way = next(way for way in ways if way.native == native and len(way.bundles) == 4)
+    assert sum(connections(model)) == 64 * 64 * 9
+    assert sum(connections(regroup(model, {name: way}))) == 64 * 16 * 9
+
+
+def test_filters_that_nobody_reads_are_gone(net, run, assert_same, connections):
+    made = net(channels=16)
+    first = made.conv('images', made.dense(64, 16))
+    read = np.arange(64) % 2 == 0
+    second = made.conv(made.node('Relu', first), made.weight(np.tile(read, (16, 1))))
+    model = made.model(second)
+    ways = {name: tried[0] for name, tried in ways_by_name(model).items()}
+    new = regroup(model, ways)
+    assert connections(new) == [32 * 16, 16 * 32]
+    images = np.random.default_rng(0).standard_normal((1, 16, 5, 5), np.float32)
+    assert_same(run(new, images), run(model, images))
+
+
+def test_channels_that_were_left_out_are_not_counted_as_others(net, run, assert_same):
+    """A layer whose filters all read the same few channels stays as it is; its input does not."""
+    made = net(channels=16)
+    first = made.conv('images', made.groups(64, 16, 4))
+    read = np.arange(64) >= 54
+    second = made.conv(first, made.weight(np.tile(read, (16, 1))))
+    model = made.model(second)
+    name, tried = next(iter(ways_by_name(model).items()))
+    images = np.random.default_rng(0).standard_normal((1, 16, 5, 5), np.float32)
+    for way in tried:
+        assert_same(run(regroup(model, {name: way}), images), run(model, images))
+
+
+def test_groups_that_fit_each_other_need_no_reordering(net):
+    made = net(channels=64)
+    x = made.conv('images', made.groups(64, 64, 4, 3, mixed=False))
+    x = made.conv(made.node('Relu', x), made.groups(64, 64, 4, mixed=False))
+    model = made.model(x)
+    ways = {
+        name: next(way for way in tried if way.native)
+        for name, tried in ways_by_name(model).items()
+    }
+    kinds = [node.op_type for node in regroup(model, ways).graph.node]
+    first = kinds.index('Conv')
+    assert kinds[first : first + 3] == ['Conv', 'Relu', 'Conv']
+
+
+def test_a_dense_layer_gives_its_outputs_as_the_groups_behind_it_take_them(net, run, assert_same):
+    made = net(channels=16)
+    first = made.conv('images', made.dense(64, 16))
+    second = made.conv(made.node('Relu', first), made.groups(64, 64, 4))
+    model = made.model(made.node('Relu', second))
+    tried = ways_by_name(model)
+    native = next(way for way in tried[second] if way.native)
+    images = np.random.default_rng(0).standard_normal((1, 16, 5, 5), np.float32)
+    for ways, gathers in (({second: native}, 2), ({first: tried[first][0], second: native}, 1)):
+        new = regroup(model, ways)
+        assert [node.op_type for node in new.graph.node].count('Gather') == gathers
+        assert_same(run(new, images), run(model, images))
+
+
+def test_an_output_that_is_also_read_is_there_before_its_readers(net, run, assert_same):
+    made = net(channels=64)
+    x = made.conv('images', made.groups(64, 64, 4))
+    pooled = made.node('MaxPool', x, kernel_shape=[2, 2])
+    behind = made.conv(x, made.dense(16, 64))
+    model = made.model(x, pooled, behind)
+    images = np.random.default_rng(0).standard_normal((1, 64, 6, 6), np.float32)
+    for way in ways_by_name(model)[x]:
+        assert_same(run(regroup(model, {x: way}), images), run(model, images))
+
+
+def test_without_ways_the_graph_stays_as_it_is(net):
+    model = network(net, [('grouped', 64, 4, 3), ('relu', 0, 2, 1), ('add', 0, 2, 3)], 0)
+    before = model.SerializeToString()
+    assert regroup(model, {}).graph.node == model.graph.node
+    for name, tried in ways_by_name(model).items():
+        regroup(model, {name: tried[-1]})
+    assert model.SerializeToString() == before
