@@ -39,7 +39,7 @@ def test_pictures_and_densities_reach_the_visualizer(tiny_cfg, train):
     tiny_cfg.model.backbone.type = 'ResNet'
     tiny_cfg.model.neck.conv_cfg = dict(type='MSGCConv2d', heads=2)
     tiny_cfg.custom_hooks = []
-    runner, _ = train(with_hook(tiny_cfg))
+    runner = train(with_hook(tiny_cfg))
     folder = Path(runner.log_dir, 'vis_data/vis_image')
     names = {path.name for path in folder.iterdir()}
     assert {'gates_density_1.png', 'gates_connectivity_1.png', 'gates_variation_1.png'} <= names
@@ -68,8 +68,8 @@ def test_gates_are_those_of_the_validation(tiny_cfg, drawn):
 
 
 def test_training_is_left_as_it_is(repeatable_cfg, drawn, train):
-    plain, _ = train(repeatable_cfg)
-    shown, _ = train(with_hook(repeatable_cfg))
+    plain = train(repeatable_cfg)
+    shown = train(with_hook(repeatable_cfg))
     assert drawn
     ours, others = shown.model.state_dict(), plain.model.state_dict()
     assert all(torch.equal(ours[key], others[key]) for key in others)
