@@ -1,5 +1,6 @@
 """What is installed: the index of configs, and a wheel that carries them."""
 
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -23,6 +24,14 @@ CONFIGS = sorted(
 def test_the_index_lists_every_config_once():
     assert sorted(model['Config'] for model in MODELS) == CONFIGS
     assert all(model['Name'] == Path(model['Config']).stem for model in MODELS)
+
+
+def test_metafiles_are_those_of_make_metafiles():
+    spec = importlib.util.spec_from_file_location('metafiles', PROJECT / '.ci/metafiles.py')
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for path, text in module.metafiles().items():
+        assert path.read_text() == text, path
 
 
 def test_every_model_belongs_to_a_collection():

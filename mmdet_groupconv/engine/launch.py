@@ -2,6 +2,7 @@
 
 import atexit
 import gc
+import logging
 import os
 import os.path as osp
 from argparse import Namespace
@@ -23,6 +24,9 @@ from .data_inputs import check_data
 from .mac_ratio_hook import hook_class
 from .model_check import check_maps
 from .resuming import prepare_resume
+
+
+_OF_PARAMETERS = 'paramwise_options'
 
 
 def load_config(args: Namespace) -> Config:
@@ -73,6 +77,7 @@ def build_runner(cfg: Config, modes: tuple[str, ...]) -> Runner:
     warnings = prepare_resume(cfg)
     _join_cpu_processes(cfg)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
+    _hush(runner.logger)
     for line in warnings:
         runner.logger.warning(line)
     for line in reports:
@@ -80,6 +85,15 @@ def build_runner(cfg: Config, modes: tuple[str, ...]) -> Runner:
     for mode in modes:
         getattr(runner, f'{mode}_loop')  # builds the data set and the metric
     return runner
+
+
+def _hush(logger: logging.Logger) -> None:
+    """Leave to the log file what MMEngine says of every single parameter's learning rate."""
+    for handler in logger.handlers:
+        if isinstance(handler, logging.StreamHandler) and not isinstance(
+            handler, logging.FileHandler
+        ):
+            handler.addFilter(lambda record: not record.getMessage().startswith(_OF_PARAMETERS))
 
 
 def save_predictions(runner: Runner, path: str) -> None:

@@ -58,6 +58,16 @@ def test_the_settings_of_a_checkpoint_hook_stay(tiny_cfg):
     assert (hook.interval, hook.max_keep_ckpts) == (3, 2)
 
 
+def test_learning_rates_of_single_parameters_go_to_the_log_file_alone(tiny_cfg, capsys):
+    tiny_cfg.launcher = 'none'
+    runner = build_runner(tiny_cfg, ('train',))
+    runner.train()
+    words = 'paramwise_options -- backbone.'
+    assert words in Path(runner.log_dir, f'{runner.timestamp}.log').read_text()
+    printed = capsys.readouterr()
+    assert words not in printed.out + printed.err
+
+
 def test_without_settings_each_epoch_is_saved(tiny_cfg):
     tiny_cfg.launcher = 'none'
     tiny_cfg.default_hooks = None
