@@ -6,7 +6,6 @@ torch-pruning``, which nothing else here does, and the extra ``export``.
 
 import argparse
 import functools
-import json
 import os.path as osp
 import sys
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ from torch import Tensor, nn
 
 from mmdet_groupconv.analysis import count_macs
 from mmdet_groupconv.benchmark import interleaved
-from mmdet_groupconv.checkpoints import check_fit, read_state_dict, whole_file
+from mmdet_groupconv.checkpoints import load_weights, whole_file, write_json
 from mmdet_groupconv.deploy import export_onnx
 from mmdet_groupconv.engine.calibration import training_images, training_losses
 from mmdet_groupconv.engine.errors import run_errors, user_errors
@@ -121,9 +120,8 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     with user_errors():
         cfg = load_config(args)
-        state, model = read_state_dict(args.checkpoint), build_model(cfg)
-        check_fit(model, state, args.checkpoint)
-        model.load_state_dict(state)
+        model = build_model(cfg)
+        load_weights(model, args.checkpoint)
         left = prune(model, training_losses(model, training_images(cfg, args.calibrate)), args)
         print(f'{left:.3f} of the MACs are left')
         drop_gate_hooks(cfg)
@@ -148,8 +146,8 @@ def main(argv: list[str] | None = None) -> int:
         print(f'{milliseconds:.1f} ms: {name}')
     scalars = runner.message_hub.log_scalars
     scores = {k: float(v.current()) for k, v in scalars.items() if k.startswith('val/coco/')}
-    with whole_file(Path(cfg.work_dir) / 'pruning.json') as path:
-        path.write_text(json.dumps(dict(macs=left, milliseconds=times, **scores)))
+    figures = dict(macs=left, milliseconds=times, **scores)
+    write_json(Path(cfg.work_dir) / 'pruning.json', figures)
     return 0
 
 

@@ -1,7 +1,6 @@
 """Check the data sets of a config: annotations, image files and, with --full, every image."""
 
 import argparse
-import json
 import sys
 from collections.abc import Iterable
 
@@ -9,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from mmdet_groupconv.checkpoints import check_writable, whole_file
+from mmdet_groupconv.checkpoints import check_writable, write_json
 from mmdet_groupconv.datasets.report import DataReport
 from mmdet_groupconv.engine.data_inputs import data_reports
 from mmdet_groupconv.engine.errors import user_errors
@@ -69,9 +68,8 @@ def main(argv: list[str] | None = None) -> int:
             raise ValueError(f'config {args.config} has no train_, val_ or test_dataloader')
         reports = list(data_reports(cfg, MODES, args.full))
         if args.json:
-            with whole_file(args.json) as temporary:
-                found = [as_dict(report) for report in reports if report.source or report.problems]
-                temporary.write_text(json.dumps(found, indent=1) + '\n')
+            found = [as_dict(report) for report in reports if report.source or report.problems]
+            write_json(args.json, found)
     problems = [problem for report in reports for problem in report.problems]
     errors = sum(problem.error for problem in problems)
     if problems:

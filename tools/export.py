@@ -6,12 +6,11 @@ import sys
 import mmcv
 import torch
 from mmengine.config import Config
-from mmengine.runner import load_state_dict
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from mmdet_groupconv.checkpoints import check_fit, check_writable, read_state_dict
+from mmdet_groupconv.checkpoints import check_writable, load_weights
 from mmdet_groupconv.compiler.freezing import freeze_gates
 from mmdet_groupconv.engine.calibration import calibration_batches
 from mmdet_groupconv.engine.errors import user_errors
@@ -66,9 +65,8 @@ def load_exporter():
 
 def load_model(cfg: Config, checkpoint: str) -> nn.Module:
     """The config's detector with the checkpoint's weights."""
-    state, model = read_state_dict(checkpoint), build_model(cfg)
-    check_fit(model, state, checkpoint)
-    load_state_dict(model, state)
+    model = build_model(cfg)
+    load_weights(model, checkpoint)
     return model.eval()
 
 

@@ -1,7 +1,6 @@
 """Group a trained dense detector for a budget of MACs, ready to be fine-tuned."""
 
 import argparse
-import json
 import os.path as osp
 import sys
 import tempfile
@@ -15,6 +14,7 @@ from mmdet_groupconv.checkpoints import (
     read_checkpoint,
     whole_file,
     write_checkpoint,
+    write_json,
 )
 from mmdet_groupconv.engine.data_inputs import check_data
 from mmdet_groupconv.engine.errors import user_errors
@@ -153,8 +153,7 @@ def write(done: GroupedDetector, out: Path, meta: dict) -> None:
     done.config.pop('work_dir')  # of the folder that the config is trained in
     kept = {'dataset_meta': meta['dataset_meta']} if 'dataset_meta' in meta else {}
     write_checkpoint(out / 'grouped.pth', done.model.state_dict(), kept)
-    with whole_file(out / 'plan.json') as path:
-        path.write_text(json.dumps(done.plan.to_dict(), indent=1))
+    write_json(out / 'plan.json', done.plan.to_dict())
     with whole_file(out / 'config.py') as path:
         path.write_text(done.config.pretty_text)
 

@@ -1,7 +1,6 @@
 """Detect objects in an image, a folder of images or a video: pictures and a COCO file."""
 
 import argparse
-import json
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -14,7 +13,7 @@ from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
-from mmdet_groupconv.checkpoints import whole_file
+from mmdet_groupconv.checkpoints import write_json
 from mmdet_groupconv.compiler import compact
 from mmdet_groupconv.engine.errors import user_errors
 from mmdet_groupconv.engine.launch import load_config
@@ -81,8 +80,7 @@ def main(argv: list[str] | None = None) -> int:
             sample = predict(inferencer, image, args.score_thr)
             predictions.add(name, image.shape, sample)
             write(name, paint(inferencer, image, sample))
-    with whole_file(out / 'predictions.json') as file:
-        file.write_text(json.dumps(predictions.to_dict()) + '\n')
+    write_json(out / 'predictions.json', predictions.to_dict())
     print_counts(predictions.counts(), f'{len(source) - len(skipped)} images, {out}')
     for name in skipped:
         print(f'error: {name} can not be read as an image, it was left out', file=sys.stderr)

@@ -1,12 +1,11 @@
 """One self-contained HTML page about a run, or several side by side."""
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
 from mmdet_groupconv.analysis.report import examine, render_page
-from mmdet_groupconv.checkpoints import whole_file
+from mmdet_groupconv.checkpoints import whole_file, write_json
 from mmdet_groupconv.engine.errors import user_errors
 
 
@@ -40,8 +39,7 @@ def main(argv: list[str] | None = None) -> int:
     out = Path(args.out)
     with whole_file(out) as file:
         file.write_text(render_page(runs))
-    with whole_file(out.with_suffix('.json')) as file:
-        file.write_text(json.dumps([run.to_dict() for run in runs], indent=1) + '\n')
+    write_json(out.with_suffix('.json'), [run.to_dict() for run in runs])
     print(out)
     return 0
 

@@ -5,10 +5,11 @@ from .fit import MisfitError, check_fit
 from .grouping import grouping_keys, trimmed_keys
 from .latest import latest_checkpoint
 from .loaded import check_grouping, loading_report
+from .loading import load_weights
 from .network import NETWORKS, Network
 from .publishing import publish_backbone
 from .reading import below_prefix, read_checkpoint, read_state_dict
-from .writing import check_writable, remove_leftovers, whole_file, write_checkpoint
+from .writing import check_writable, remove_leftovers, whole_file, write_checkpoint, write_json
 
 __all__ = [
     'NETWORKS',
@@ -21,6 +22,7 @@ __all__ = [
     'check_writable',
     'grouping_keys',
     'latest_checkpoint',
+    'load_weights',
     'loading_report',
     'publish_backbone',
     'read_checkpoint',
@@ -31,5 +33,6 @@ __all__ = [
     'whole_file',
     'write_checkpoint',
     'write_classifier',
+    'write_json',
     'write_published',
 ]

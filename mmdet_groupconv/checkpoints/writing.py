@@ -1,10 +1,12 @@
 """Files written whole or not at all."""
 
+import json
 import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -50,6 +52,12 @@ def remove_leftovers(folder: str | os.PathLike, name: str) -> None:
 def write_checkpoint(path: str | os.PathLike, state: dict[str, Tensor], meta: dict) -> None:
     """Write a file that MMEngine's runners load, and raise as :func:`save_whole` does."""
     save_whole(path, dict(meta=meta, state_dict=state))
+
+
+def write_json(path: str | os.PathLike, content: Any) -> None:
+    """As indented JSON, whole or not at all."""
+    with whole_file(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + '\n')
 
 
 def save_whole(path: str | os.PathLike, content: dict) -> None:

@@ -25,7 +25,6 @@ from .mac_ratio_hook import hook_class
 from .model_check import check_maps
 from .resuming import prepare_resume
 
-
 _OF_PARAMETERS = 'paramwise_options'
 
 

@@ -12,7 +12,7 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 from torch import Tensor, nn
 
-from ..checkpoints import check_fit, read_state_dict
+from ..checkpoints import load_weights
 from ..classification import ImageClassifier
 from ..layers import evaluating
 
@@ -68,7 +68,6 @@ def load_teacher(config: str | os.PathLike | dict, checkpoint: str | os.PathLike
     """
     if not isinstance(config, dict) and not os.path.isfile(config):
         raise FileNotFoundError(f'config {config} of the teacher not found')
-    state = read_state_dict(checkpoint)
     cfg = Config(copy.deepcopy(config)) if isinstance(config, dict) else Config.fromfile(config)
     if not isinstance(cfg.get('model'), dict):
         raise ValueError(
@@ -76,8 +75,7 @@ def load_teacher(config: str | os.PathLike | dict, checkpoint: str | os.PathLike
         )
     with torch.random.fork_rng(devices=[]):  # layers draw weights that are replaced
         teacher = MODELS.build(cfg.model)
-    check_fit(teacher, state, str(checkpoint))
-    teacher.load_state_dict(state, strict=False)  # old files lack the counters of norms
+    load_weights(teacher, checkpoint)
     teacher.eval()
     return teacher.requires_grad_(False)
 

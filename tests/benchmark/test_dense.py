@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from mmdet_groupconv.benchmark import AbsentError, compiled, in_onnxruntime
+from mmdet_groupconv.benchmark.dense import AbsentError, compiled, in_onnxruntime
 
 
 def network():

@@ -7,7 +7,9 @@ import torch
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 
-from mmdet_groupconv.benchmark import AbsentError, in_onnxruntime, in_runtime
+from mmdet_groupconv.benchmark import AbsentError
+from mmdet_groupconv.benchmark.dense import in_onnxruntime
+from mmdet_groupconv.benchmark.detectors import in_runtime
 from mmdet_groupconv.engine.launch import build_model
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'

@@ -1,14 +1,11 @@
 """Count the MACs of a config's detector, layer by layer and by part, against the dense one."""
 
 import argparse
-import json
 import sys
-
-from mmengine.runner import load_state_dict
 
 from mmdet_groupconv.analysis import count_macs, count_macs_of_images, print_macs
 from mmdet_groupconv.analysis.targets import targets_of
-from mmdet_groupconv.checkpoints import check_fit, check_writable, read_state_dict, whole_file
+from mmdet_groupconv.checkpoints import check_writable, load_weights, write_json
 from mmdet_groupconv.classification import ImageClassifier
 from mmdet_groupconv.engine.errors import user_errors
 from mmdet_groupconv.engine.launch import build_model, load_config
@@ -42,9 +39,7 @@ def main(argv: list[str] | None = None) -> int:
         cfg = load_config(args)
         model = build_model(cfg)
         if args.checkpoint:
-            state = read_state_dict(args.checkpoint)
-            check_fit(model, state, args.checkpoint)
-            load_state_dict(model, state, strict=True)
+            load_weights(model, args.checkpoint)
         if args.images:
             report, title = count_macs_of_images(model, cfg, args.images), f'images {args.images}'
         else:
@@ -53,8 +48,8 @@ def main(argv: list[str] | None = None) -> int:
             title = f'{args.shape[0]}x{args.shape[1]}, gates open'
     print_macs(report, f'{args.config}: {title}', targets_of(cfg) if args.images else None)
     if args.out:
-        with user_errors(), whole_file(args.out) as temporary:
-            temporary.write_text(json.dumps(report.to_dict(), indent=1) + '\n')
+        with user_errors():
+            write_json(args.out, report.to_dict())
     return 0
 
 

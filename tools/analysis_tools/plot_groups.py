@@ -2,14 +2,12 @@
 
 import argparse
 import copy
-import json
 import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 from mmengine.config import Config
-from mmengine.runner import load_state_dict
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
@@ -17,7 +15,7 @@ from rich.table import Table
 from mmdet_groupconv.analysis.gates import GateRecorder, LayerGates
 from mmdet_groupconv.analysis.pictures import save
 from mmdet_groupconv.analysis.recording import record
-from mmdet_groupconv.checkpoints import check_fit, read_state_dict, whole_file
+from mmdet_groupconv.checkpoints import load_weights, write_json
 from mmdet_groupconv.datasets.images import image_batches, image_paths, spread, spread_loader
 from mmdet_groupconv.engine.data_inputs import check_data
 from mmdet_groupconv.engine.errors import user_errors
@@ -83,9 +81,7 @@ def main(argv: list[str] | None = None) -> int:
         model = build_model(cfg)
         GateRecorder(model)  # refuses a model without grouped layers
         if args.checkpoint:
-            state = read_state_dict(args.checkpoint)
-            check_fit(model, state, args.checkpoint)
-            load_state_dict(model, state, strict=True)
+            load_weights(model, args.checkpoint)
         batches, number = batches_of(cfg, args)
         recording = record(model, track(batches, 'recording', total=number))
     weights = args.checkpoint or 'random weights'
@@ -96,8 +92,7 @@ def main(argv: list[str] | None = None) -> int:
         for name, figure in recording.figures().items():
             save(figure, out / f'{name}.{args.format}')
             print(out / f'{name}.{args.format}')
-        with whole_file(out / 'groups.json') as file:
-            file.write_text(json.dumps(recording.to_dict()) + '\n')
+        write_json(out / 'groups.json', recording.to_dict())
     return 0
 
 

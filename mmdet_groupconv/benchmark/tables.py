@@ -1,9 +1,23 @@
-"""What each layer of a compact network does, as a table for people."""
+"""Figures as tables for people."""
 
 from rich.console import Console
 from rich.table import Table
 
 from ..compiler import Layer
+from .timing import Timing
+
+
+def print_timings(console: Console, timings: dict[str, Timing], ours: str, title: str) -> None:
+    """A row a form, the fastest first. ours: the form that others are compared with."""
+    table = Table('case', title=title, title_justify='left')
+    for column in ('median [ms]', 'quartiles [ms]', f'/ {ours}', 'peak memory [MB]'):
+        table.add_column(column, justify='right')
+    for name, timing in sorted(timings.items(), key=lambda item: item[1].median):
+        quartiles = ' ... '.join(f'{1000 * second:,.1f}' for second in timing.quartiles)
+        peak = '-' if timing.peak is None else f'{timing.peak / 2**20:,.0f}'
+        factor = timing.median / timings[ours].median
+        table.add_row(name, f'{1000 * timing.median:,.1f}', quartiles, f'{factor:.2f}', peak)
+    console.print(table)
 
 
 def print_layers(console: Console, layers: list[Layer]) -> None:
