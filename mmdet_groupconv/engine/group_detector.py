@@ -93,21 +93,27 @@ def group_detector(
     before = count_macs(dense, settings.input_size)
     config, model, budget = _grouped(cfg, settings, before)
     model.load_state_dict(state, strict=False)
-    importance = _importance(cfg, dense, _grouped_layers(model), settings)
+    names = _grouped_layers(model)
+    if settings.method == 'msgc':  # gates start from a plan; they take any number of channels
+        planning = replace(settings, method='sgc', align=1)
+        _, planned, of_plan = _grouped(cfg, planning, before)
+        planned.load_state_dict(state, strict=False)
+        names = [*dict.fromkeys([*names, *_grouped_layers(planned)])]
+    importance = _importance(cfg, dense, names, settings)
     macs = {row.name: row.original for row in before.layers}
-    plans = {name: LayerPlan(name, macs[name]) for name in importance}
-    static = {name: w for name, w in importance.items() if model.get_submodule(name).static_gate}
+    plans = {name: LayerPlan(name, macs[name]) for name in _grouped_layers(model)}
+    static = _static(importance, model)
     if settings.method in BY_IMAGE:  # layers that none can gate (fully connected) are grouped, too
-        start_gates(model, importance, _planned_shares(cfg, state, source, settings))
+        kept = None
+        if settings.method == 'msgc':
+            clusters = _grouping(
+                cfg, dense, planned, _static(importance, planned), of_plan, planning
+            )
+            kept = {name: 1.0 if c is None else c.share for name, c in clusters.items()}
+        start_gates(model, importance, kept)
         budget = settings.macs * sum(macs[name] for name in static)
-    spaces, chosen = _spaces(dense), {}
-    if static:
-        images = list(_images(cfg, settings, min(settings.images, _FITTED_ON)))
-        refit = Refit(dense, static, forward_passes(dense, images))
-        loss = _measured_loss(model, refit, static, images[:_MEASURED_ON], settings)
-        sizes = settings.align, MOST_GROUPS, settings.seed
-        planner = GroupPlanner(static, spaces, macs, loss, sgc_layers(model), *sizes)
-        chosen = _start(model, planner, refit, budget, before, settings)
+    chosen = _grouping(cfg, dense, model, static, budget, settings)
+    spaces = _spaces(dense)
     for name, groups in chosen.items():
         if groups is not None:
             plans[name].groups, plans[name].kept = groups.number, groups.kept
@@ -183,15 +189,39 @@ def _of_scope(report: MacReport, scope: str) -> MacReport:
     return report.parts['backbone'] if scope == 'backbone' else report
 
 
-def _planned_shares(
-    cfg: Config, state: dict[str, Tensor], source: str, settings: Settings
-) -> dict[str, float] | None:
-    """Of MSGC's layers: what clusters would keep, by measured losses; DGC's keep the same share."""
-    if settings.method != 'msgc':
-        return None
-    # Gates take any number of channels.
-    clustered = group_detector(cfg, state, source, replace(settings, method='sgc', align=1))
-    return {layer.name: layer.share for layer in clustered.plan.layers}
+def _static(importance: dict[str, np.ndarray], model: nn.Module) -> dict[str, np.ndarray]:
+    """Of the layers whose groups are the same for every image."""
+    names = _grouped_layers(model)
+    return {n: importance[n] for n in names if model.get_submodule(n).static_gate}
+
+
+def _grouping(
+    cfg: Config,
+    dense: nn.Module,
+    model: nn.Module,
+    importance: dict[str, np.ndarray],
+    budget: float,
+    settings: Settings,
+) -> dict[str, Groups | Clusters | None]:
+    """The best groups of a model's static layers for a budget, and put into them."""
+    if not importance:
+        return {}
+    images = list(_images(cfg, settings, min(settings.images, _FITTED_ON)))
+    refit = Refit(dense, importance, forward_passes(dense, images))
+    loss = _measured_loss(model, refit, importance, images[:_MEASURED_ON], settings)
+    before = count_macs(dense, settings.input_size)
+    macs = {row.name: row.original for row in before.layers}
+    planner = GroupPlanner(
+        importance,
+        _spaces(dense),
+        macs,
+        loss,
+        sgc_layers(model),
+        align=settings.align,
+        most=MOST_GROUPS,
+        seed=settings.seed,
+    )
+    return _start(model, planner, refit, budget, before, settings)
 
 
 def _importance(
