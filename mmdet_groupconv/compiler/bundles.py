@@ -82,7 +82,7 @@ class Bundles:
             convolve(_read(x.data, channels, pool), *rest, self.geometry, NONE, pool)
             for channels, *rest in bundles
         )
-        if self.order is None and not torch.onnx.is_in_onnx_export():
+        if self.order is None:
             start = 0
             for part in parts:
                 out[:, start : start + part.size(1)].add_(part)
@@ -149,7 +149,7 @@ class Bundles:
         found = []
         for channels, weight, bias in self.bundles:
             channels = places if channels is None else places[channels]
-            if len(channels) == x.data.size(1) and not torch.onnx.is_in_onnx_export():
+            if len(channels) == x.data.size(1):
                 # All that is there: weights are smaller than maps.
                 weight, channels = gather(weight, channels.argsort(), MapPool()), None
             found.append(Bundle(channels, weight, bias))

@@ -80,14 +80,20 @@ class Chain(nn.Module):
         return x
 
     def _run(self, x: Tensor, gates: Sequence[Gate | None], out: Tensor | None) -> Tensor:
-        needed: list[Tensor | None] = [None] * len(self.units)
-        for i in range(len(self.units) - 1, 0, -1):
-            read = self.units[i].reads(gates[i], needed[i])
-            needed[i - 1] = None if read is None else one_at_least(read)
+        needed = needed_by(self.units, gates)
         y, last = FeatureMap(x), len(self.units) - 1
         for i, unit in enumerate(self.units):
             y = unit(y, gates[i], needed[i], out if i == last else None)
         return y.in_order(self.units[-1].out_channels, self.units[-1].pool)
+
+
+def needed_by(units: Sequence[Unit], gates: Sequence[Gate | None]) -> list[Tensor | None]:
+    """Of each unit's outputs, those that the next one reads for these gates; None for all."""
+    needed: list[Tensor | None] = [None] * len(units)
+    for i in range(len(units) - 1, 0, -1):
+        read = units[i].reads(gates[i], needed[i])
+        needed[i - 1] = None if read is None else one_at_least(read)
+    return needed
 
 
 def _push_order(unit: GatedConv, later: Sequence[Unit]) -> None:

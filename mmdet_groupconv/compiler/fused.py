@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .pool import MapPool
-from .tracing import conv2d_for_onnx
 
 
 class Geometry(NamedTuple):
@@ -61,8 +60,6 @@ def convolve(
     pool: MapPool,
 ) -> Tensor:
     """``activation(conv(x))``; ``[B, C, H, W]`` channels-last -> ``[B, K, H', W']``."""
-    if torch.onnx.is_in_onnx_export():
-        return activation.plain(conv2d_for_onnx(x, weight, bias, geometry))
     if not has_fused_calls(x):
         return activation.plain(F.conv2d(x, weight, bias, *geometry))
     shape = output_shape(x, weight, geometry)
@@ -146,7 +143,6 @@ def has_fused_calls(x: Tensor) -> bool:
         and None not in (_CONV, _CONV_ADD_)
         and torch.backends.mkldnn.is_available()
         and torch.backends.mkldnn.enabled
-        and not torch.onnx.is_in_onnx_export()
         and not torch.compiler.is_compiling()
     )
 

@@ -56,10 +56,7 @@ class GatedConv(ConvUnit):
         """See :class:`Unit`."""
         rows = None
         if needed is not None:
-            needed = self._in_own_order(needed)
-            if torch.onnx.is_in_onnx_export():  # a graph can't leave out a head
-                needed = torch.cat([one_at_least(head) for head in needed.split(self.sizes)])
-            rows = needed.nonzero()[:, 0]
+            rows = self._in_own_order(needed).nonzero()[:, 0]
 
         def run(form: str, out: Tensor | None) -> FeatureMap:
             if form == 'whole':
@@ -115,15 +112,14 @@ class GatedConv(ConvUnit):
 
     def _heads(self, gate: Gate, rows: Tensor | None) -> Bundles:
         value, opened = gate.value[0].to(self.weight.dtype), one_at_least(gate.mask[0] > 0)
-        tracing = torch.onnx.is_in_onnx_export()  # then lengths are known to the graph alone
         bundles, start = [], 0
         for head, size in enumerate(self.sizes):
             weight, bias = self._filters(start, size, rows)
             start += size
-            if not tracing and len(weight) == 0:
+            if len(weight) == 0:
                 continue
             channels, strength = opened[head].nonzero()[:, 0], value[head]
-            if not tracing and len(channels) == self.in_channels:
+            if len(channels) == self.in_channels:
                 channels = None
             else:
                 weight, strength = gather(weight, channels, self.pool), strength[channels]
@@ -170,21 +166,21 @@ class SelfGatedConv(GatedConv):
         self, x: FeatureMap, gate: Gate | None, needed: Tensor | None, out: Tensor | None
     ) -> FeatureMap:
         """See :class:`Unit`."""
-        data, gate = self._gated(x)
-        return super().forward(FeatureMap(data), gate, needed, out)
+        data = x.in_order(self.in_channels, self.pool)
+        return super().forward(FeatureMap(data), self.own_gate(data), needed, out)
 
     def run_batch(
         self, x: FeatureMap, gate: Gate | None, needed: Tensor | None, out: Tensor | None
     ) -> FeatureMap:
         """See :class:`GatedConv`."""
-        data, gate = self._gated(x)
-        return super().run_batch(FeatureMap(data), gate, needed, out)
-
-    def _gated(self, x: FeatureMap) -> tuple[Tensor, Gate]:
         data = x.in_order(self.in_channels, self.pool)
+        return super().run_batch(FeatureMap(data), self.own_gate(data), needed, out)
+
+    def own_gate(self, x: Tensor) -> Gate:
+        """For the input ``[B, C, H, W]``, its channels as they are expected."""
         layer = self.layer
-        gate = layer.decide(self.pooling(data)) if self.in_any_order else layer.gate(data)
-        if self.channels is not None:
-            strength = None if gate.strength is None else gate.strength[..., self.channels]
-            gate = gate._replace(mask=gate.mask[..., self.channels], strength=strength)
-        return data, gate
+        gate = layer.decide(self.pooling(x)) if self.in_any_order else layer.gate(x)
+        if self.channels is None:
+            return gate
+        strength = None if gate.strength is None else gate.strength[..., self.channels]
+        return gate._replace(mask=gate.mask[..., self.channels], strength=strength)

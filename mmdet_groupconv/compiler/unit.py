@@ -105,10 +105,6 @@ class Normalise(Unit):
         scale, shift = self.scale, self.shift
         if x.channels is not None:
             scale, shift = scale[x.channels], shift[x.channels]
-        if torch.onnx.is_in_onnx_export():
-            return FeatureMap(
-                (x.data * scale[:, None, None] + shift[:, None, None]).relu(), x.channels
-            )
         y = self.pool.empty(x.data, x.data.shape)
         torch.addcmul(shift, pixels(x.data), scale, out=pixels(y))
         return FeatureMap(y.relu_(), x.channels)
@@ -144,8 +140,6 @@ class DepthwiseConv(ConvUnit):
     ) -> FeatureMap:
         """See :class:`Unit`."""
         weight, bias = self.weight, self.bias
-        if torch.onnx.is_in_onnx_export():  # its groups are fixed in a graph
-            x = FeatureMap(x.in_order(self.in_channels, self.pool))
         if x.channels is not None:
             weight, bias = take_filters(weight, x.channels), bias.index_select(0, x.channels)
         geometry = self.geometry._replace(groups=len(weight))

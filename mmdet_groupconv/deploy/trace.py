@@ -13,11 +13,9 @@ from mmdet.models.detectors.base import BaseDetector
 from torch import Tensor, nn
 
 from ..compiler.compact import compact
-from ..compiler.fused import convolve
-from ..compiler.maps import FeatureMap
-from ..compiler.static import StaticConv
-from ..compiler.unit import ConvUnit, Unit
-from ..layers import Gate, evaluating
+from ..compiler.unit import Unit
+from ..layers import evaluating
+from .traced import traceable
 
 OPSET = 17
 _NAMES = ('cls_score', 'bbox_pred')
@@ -80,8 +78,9 @@ def trace(model: nn.Module, heads: bool = True) -> onnx.ModelProto:
     for one image at a time.
     """
     raw = RawOutputs(model, heads)
-    ready = RawOutputs(_traceable(model), heads).eval()
-    by_image = any(unit.per_image for unit in ready.modules() if isinstance(unit, Unit))
+    fast = compact(model).cpu()
+    by_image = any(unit.per_image for unit in fast.modules() if isinstance(unit, Unit))
+    ready = RawOutputs(traceable(fast), heads).eval()
     seeded = torch.Generator().manual_seed(0)
     images = torch.randn(1 if by_image else 2, 3, 96, 128, generator=seeded)
     axes = {2: 'height', 3: 'width'} if by_image else {0: 'batch', 2: 'height', 3: 'width'}
@@ -100,38 +99,6 @@ def trace(model: nn.Module, heads: bool = True) -> onnx.ModelProto:
             dynamic_axes={'images': axes},
         )
     return onnx.load_from_string(file.getvalue())
-
-
-def _traceable(model: nn.Module) -> nn.Module:
-    model = compact(model).cpu()
-    for module in model.modules():
-        for name, child in list(module.named_children()):
-            if type(child) is StaticConv:
-                setattr(module, name, _DenseConv(child))
-    return model
-
-
-class _DenseConv(ConvUnit):
-    """All filters of a static convolution, on all channels."""
-
-    def __init__(self, conv: StaticConv) -> None:
-        weight, bias = conv.weight, conv.bias
-        if conv.filters is not None:  # nobody reads the others
-            weight = weight.new_zeros(conv.out_channels, *weight.shape[1:])
-            weight[conv.filters] = conv.weight
-            bias = bias.new_zeros(conv.out_channels)
-            bias[conv.filters] = conv.bias
-        super().__init__(weight, bias, conv.geometry, conv.activation)
-
-    def forward(
-        self, x: FeatureMap, gate: Gate | None, needed: Tensor | None, out: Tensor | None
-    ) -> FeatureMap:
-        """See :class:`Unit`."""
-        data = x.in_order(self.in_channels, self.pool)
-        y = convolve(
-            data, self.weight, self.bias, self.geometry, self.before_finish(out), self.pool
-        )
-        return self.finish(FeatureMap(y), out)
 
 
 @contextmanager
