@@ -15,7 +15,7 @@ from .chain import Chain
 from .folding import StaysEagerError, units_of
 from .fused import NONE, RELU, Geometry, activation_of
 from .group_norm import compact_norm
-from .maps import MatrixPool
+from .maps import GlobalMean
 from .static import StaticConv
 from .unit import Unit
 
@@ -74,7 +74,7 @@ class HostGates(nn.Module):
 
     def __init__(self, nets: Sequence[GateNets | None]) -> None:
         super().__init__()
-        self.pooling = MatrixPool()
+        self.pooling = GlobalMean()
         self.nets = nn.ModuleList(
             nn.ModuleList(net for net in pair or () if net is not None) for pair in nets
         )

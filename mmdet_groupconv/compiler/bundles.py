@@ -17,7 +17,7 @@ from .fused import (
     packed,
 )
 from .maps import FeatureMap, gather, join, pixels
-from .pool import MapPool
+from .memory import MapMemory
 
 _BAND = 1 << 20  # values that a band has: 4 MB, what caches hold
 # Sizes of map that are remembered: a head's layers see one for each level of a pyramid in turn.
@@ -58,7 +58,7 @@ class Bundles:
     def __getstate__(self) -> dict:
         return dict(self.__dict__, _packed={})  # oneDNN's tensors can't be copied
 
-    def run(self, x: FeatureMap, total: int, out: Tensor | None, pool: MapPool) -> FeatureMap:
+    def run(self, x: FeatureMap, total: int, out: Tensor | None, memory: MapMemory) -> FeatureMap:
         """Convolve the whole map, bundle by bundle.
 
         total: channels of `x` if all were there. out: where given, ``[B, K, H', W']``, all outputs
@@ -69,17 +69,19 @@ class Bundles:
             bundles = self._pack(x.data)
         if out is None:
             parts = [
-                convolve(_read(x.data, channels, pool), *rest, self.geometry, self.activation, pool)
+                convolve(
+                    _read(x.data, channels, memory), *rest, self.geometry, self.activation, memory
+                )
                 for channels, *rest in bundles
             ]
-            return FeatureMap(join(parts, pool), self.order)
+            return FeatureMap(join(parts, memory), self.order)
         if len(bundles) == 1 and self.order is None:
             channels, *rest = bundles[0]
-            read = _read(x.data, channels, pool)
+            read = _read(x.data, channels, memory)
             convolve_onto(out, read, *rest, self.geometry, self.activation)
             return FeatureMap(out)
         parts = (
-            convolve(_read(x.data, channels, pool), *rest, self.geometry, NONE, pool)
+            convolve(_read(x.data, channels, memory), *rest, self.geometry, NONE, memory)
             for channels, *rest in bundles
         )
         if self.order is None:
@@ -88,25 +90,25 @@ class Bundles:
                 out[:, start : start + part.size(1)].add_(part)
                 start += part.size(1)
         else:
-            y = FeatureMap(join(list(parts), pool), self.order)
-            out.add_(y.in_order(out.size(1), pool))
+            y = FeatureMap(join(list(parts), memory), self.order)
+            out.add_(y.in_order(out.size(1), memory))
         return FeatureMap(self.activation.plain(out))
 
     def run_in_bands(
-        self, x: FeatureMap, total: int, out: Tensor | None, pool: MapPool
+        self, x: FeatureMap, total: int, out: Tensor | None, memory: MapMemory
     ) -> FeatureMap:
         """The same as products of matrices, some pixels at a time.
 
         What is gathered for a band is still in the cache when it is multiplied and added.
         """
         if out is not None and not out.is_contiguous(memory_format=torch.channels_last):
-            return self.run(x, total, out, pool)  # its pixels are no rows
+            return self.run(x, total, out, memory)  # its pixels are no rows
         matrices = [(bundle[0], bundle[1].flatten(1), bundle[2]) for bundle in self._for(x, total)]
         filters = sum(len(bias) for *_, bias in matrices)
         batch, _, height, width = x.data.shape
         shape = batch, filters, height, width
         rows = pixels(x.data)
-        y = pool.empty(x.data, shape) if out is None else out
+        y = memory.empty(x.data, shape) if out is None else out
         written = pixels(y)
         activation, back = (self.activation, None) if out is None else (NONE, None)
         if out is not None and self.order is not None:
@@ -151,7 +153,7 @@ class Bundles:
             channels = places if channels is None else places[channels]
             if len(channels) == x.data.size(1):
                 # All that is there: weights are smaller than maps.
-                weight, channels = gather(weight, channels.argsort(), MapPool()), None
+                weight, channels = gather(weight, channels.argsort(), MapMemory()), None
             found.append(Bundle(channels, weight, bias))
         return found
 
@@ -162,8 +164,8 @@ def can_run_in_bands(x: Tensor, weight: Tensor, geometry: Geometry) -> bool:
     return plain and weight.shape[2:] == (1, 1) and x.device.type == 'cpu'
 
 
-def _read(x: Tensor, channels: Tensor | None, pool: MapPool) -> Tensor:
-    return x if channels is None else gather(x, channels, pool)
+def _read(x: Tensor, channels: Tensor | None, memory: MapMemory) -> Tensor:
+    return x if channels is None else gather(x, channels, memory)
 
 
 def _columns(rows: Tensor, channels: Tensor | None) -> Tensor:

@@ -72,7 +72,7 @@ class Chain(nn.Module):
         for i, unit in enumerate(self.units):
             run = unit.run_batch if isinstance(unit, GatedConv) else unit
             y = run(y, gates[i], None, out if i == last else None)
-        return y.in_order(self.units[-1].out_channels, self.units[-1].pool)
+        return y.in_order(self.units[-1].out_channels, self.units[-1].memory)
 
     def _empty(self, x: Tensor) -> Tensor:
         for unit in self.units:
@@ -84,7 +84,7 @@ class Chain(nn.Module):
         y, last = FeatureMap(x), len(self.units) - 1
         for i, unit in enumerate(self.units):
             y = unit(y, gates[i], needed[i], out if i == last else None)
-        return y.in_order(self.units[-1].out_channels, self.units[-1].pool)
+        return y.in_order(self.units[-1].out_channels, self.units[-1].memory)
 
 
 def needed_by(units: Sequence[Unit], gates: Sequence[Gate | None]) -> list[Tensor | None]:

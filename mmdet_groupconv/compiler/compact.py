@@ -31,7 +31,7 @@ from .folding import StaysEagerError, units_of
 from .freezing import freeze_gates
 from .fused import NONE, activation_of
 from .group_norm import compact_norm
-from .pool import MapPool
+from .memory import MapMemory
 from .roi_align import CompactRoIAlign
 from .static import StaticConv
 from .stem import CompactStem
@@ -66,11 +66,11 @@ def compact(model: nn.Module, freeze: Iterable | None = None, keep: float = 0.5)
     model.eval()
     if freeze is not None:
         freeze_gates(model, freeze, keep)
-    compiler, pool = _Compiler(), MapPool()
+    compiler, memory = _Compiler(), MapMemory()
     model = compiler.compile(model, '', owns_input=False)
     for module in model.modules():
         if isinstance(module, Unit):
-            module.pool = pool
+            module.memory = memory
     model.stays_eager = compiler.stays_eager
     return model
 

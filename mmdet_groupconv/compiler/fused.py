@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .pool import MapPool
+from .memory import MapMemory
 
 
 class Geometry(NamedTuple):
@@ -57,15 +57,15 @@ def convolve(
     bias: Tensor | None,
     geometry: Geometry,
     activation: Activation,
-    pool: MapPool,
+    memory: MapMemory,
 ) -> Tensor:
     """``activation(conv(x))``; ``[B, C, H, W]`` channels-last -> ``[B, K, H', W']``."""
     if not has_fused_calls(x):
         return activation.plain(F.conv2d(x, weight, bias, *geometry))
     shape = output_shape(x, weight, geometry)
     # The fused calls write to memory of their own, unless they add.
-    if pool.is_worth_filling(x, shape):
-        out = pool.empty(x, shape).zero_()
+    if memory.is_worth_filling(x, shape):
+        out = memory.empty(x, shape).zero_()
         convolve_onto(out, x, weight, bias, geometry, activation)
         return out
     return _CONV(x, weight, bias, *_in_onednn_order(geometry), *activation[:2], '')

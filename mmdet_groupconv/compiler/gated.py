@@ -9,7 +9,7 @@ from ..layers import Gate, SelfGatedConv2d, grouped_conv2d
 from .bundles import Bundle, Bundles, can_run_in_bands
 from .fastest import Fastest
 from .fused import Activation, Geometry, convolve, convolve_onto
-from .maps import FeatureMap, MatrixPool, gather, one_at_least, take_filters
+from .maps import FeatureMap, GlobalMean, gather, one_at_least, take_filters
 from .unit import ConvUnit
 
 
@@ -63,7 +63,7 @@ class GatedConv(ConvUnit):
                 return self._whole(x, gate, rows, out)
             heads = self._heads(gate, rows)
             how = heads.run if form == 'heads' else heads.run_in_bands
-            return how(x, self.in_channels, out, self.pool)
+            return how(x, self.in_channels, out, self.memory)
 
         def load() -> float:
             filters = 1.0 if rows is None else len(rows) / self.out_channels
@@ -80,7 +80,7 @@ class GatedConv(ConvUnit):
         """The same for several images together, with all the work that their gates would save."""
         equal = len(set(self.sizes)) == 1
         y = grouped_conv2d(
-            x.in_order(self.in_channels, self.pool),
+            x.in_order(self.in_channels, self.memory),
             self.weight,
             gate.value,
             None if equal else self.groups,
@@ -102,12 +102,15 @@ class GatedConv(ConvUnit):
             weight, groups = take_filters(weight, rows), groups[rows]
             bias = bias.index_select(0, rows)
         if x.channels is not None:
-            weight, value = gather(weight, x.channels, self.pool), value.index_select(1, x.channels)
+            weight, value = (
+                gather(weight, x.channels, self.memory),
+                value.index_select(1, x.channels),
+            )
         weight = weight * (value if len(value) == 1 else value[groups])[..., None, None]
         if out is not None and self.order is None:
             convolve_onto(out, x.data, weight, bias, self.geometry, self.activation)
             return FeatureMap(out)
-        y = convolve(x.data, weight, bias, self.geometry, self.before_finish(out), self.pool)
+        y = convolve(x.data, weight, bias, self.geometry, self.before_finish(out), self.memory)
         return self.finish(FeatureMap(y, self._ids(rows)), out)
 
     def _heads(self, gate: Gate, rows: Tensor | None) -> Bundles:
@@ -122,7 +125,7 @@ class GatedConv(ConvUnit):
             if len(channels) == self.in_channels:
                 channels = None
             else:
-                weight, strength = gather(weight, channels, self.pool), strength[channels]
+                weight, strength = gather(weight, channels, self.memory), strength[channels]
             bundles.append(Bundle(channels, weight * strength[:, None, None], bias))
         return Bundles(bundles, self._ids(rows), self.geometry, self.activation)
 
@@ -149,14 +152,14 @@ class SelfGatedConv(GatedConv):
         super().__init__(*args)
         self.layer = copy.deepcopy(layer)  # others may share it
         self.in_any_order = type(layer).gate is SelfGatedConv2d.gate
-        self.pooling = MatrixPool()
+        self.pooling = GlobalMean()
         self.register_buffer('channels', None)
 
     def expect(self, channels: Tensor) -> None:
         """Take the input in another order from now on: ``[C]``, its channels one by one."""
-        self.weight = gather(self.weight, channels, self.pool)
+        self.weight = gather(self.weight, channels, self.memory)
         self.channels = channels
-        self.pooling = MatrixPool(channels.argsort())
+        self.pooling = GlobalMean(channels.argsort())
 
     def reads(self, gate: Gate | None, needed: Tensor | None) -> Tensor | None:
         """See :class:`Unit`."""
@@ -166,14 +169,14 @@ class SelfGatedConv(GatedConv):
         self, x: FeatureMap, gate: Gate | None, needed: Tensor | None, out: Tensor | None
     ) -> FeatureMap:
         """See :class:`Unit`."""
-        data = x.in_order(self.in_channels, self.pool)
+        data = x.in_order(self.in_channels, self.memory)
         return super().forward(FeatureMap(data), self.own_gate(data), needed, out)
 
     def run_batch(
         self, x: FeatureMap, gate: Gate | None, needed: Tensor | None, out: Tensor | None
     ) -> FeatureMap:
         """See :class:`GatedConv`."""
-        data = x.in_order(self.in_channels, self.pool)
+        data = x.in_order(self.in_channels, self.memory)
         return super().run_batch(FeatureMap(data), self.own_gate(data), needed, out)
 
     def own_gate(self, x: Tensor) -> Gate:

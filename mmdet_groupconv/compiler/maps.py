@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from .pool import MapPool
+from .memory import MapMemory
 
 
 class FeatureMap(NamedTuple):
@@ -25,30 +25,30 @@ class FeatureMap(NamedTuple):
         places[self.channels] = torch.arange(self.channels.size(0), device=places.device)
         return places
 
-    def in_order(self, total: int, pool: MapPool) -> Tensor:
+    def in_order(self, total: int, memory: MapMemory) -> Tensor:
         """All `total` channels in their own order."""
         if self.channels is None:
             return self.data
-        return gather(self.data, self.positions(total), pool)
+        return gather(self.data, self.positions(total), memory)
 
 
-def gather(x: Tensor, index: Tensor, pool: MapPool) -> Tensor:
+def gather(x: Tensor, index: Tensor, memory: MapMemory) -> Tensor:
     """Channels `index` of ``[B, C, H, W]``, channels-last.
 
     As a matrix with a row a pixel: 5 to 40 times faster than on four dimensions.
     """
     batch, _, height, width = x.shape
-    out = pool.empty(x, (batch, len(index), height, width))
+    out = memory.empty(x, (batch, len(index), height, width))
     torch.index_select(pixels(x), 1, index, out=pixels(out))
     return out
 
 
-def join(parts: list[Tensor], pool: MapPool) -> Tensor:
+def join(parts: list[Tensor], memory: MapMemory) -> Tensor:
     """Maps side by side, channels after channels."""
     if len(parts) == 1:
         return parts[0]
     batch, _, height, width = parts[0].shape
-    out = pool.empty(parts[0], (batch, sum(part.size(1) for part in parts), height, width))
+    out = memory.empty(parts[0], (batch, sum(part.size(1) for part in parts), height, width))
     return torch.cat(parts, dim=1, out=out)
 
 
@@ -70,7 +70,7 @@ def take_filters(weight: Tensor, rows: Tensor) -> Tensor:
     return flat.view(-1, *kernel, channels).permute(0, 3, 1, 2)
 
 
-class MatrixPool(nn.Module):
+class GlobalMean(nn.Module):
     """Global average pooling of channels-last maps, up to three times as fast as PyTorch's.
 
     order: ``[C]``, the order in which the means are returned.

@@ -10,8 +10,8 @@ from .bundles import Bundle, Bundles, can_run_in_bands
 from .fastest import Fastest
 from .fused import Activation, Geometry
 from .maps import FeatureMap, gather, take_filters
+from .memory import MapMemory
 from .parting import bundlings
-from .pool import MapPool
 from .unit import ConvUnit
 
 
@@ -78,13 +78,13 @@ class StaticConv(ConvUnit):
 
         def run(form: Form, out: Tensor | None) -> FeatureMap:
             if form.way is None:
-                return self._some(rows).run(x, self.in_channels, out, self.pool)
+                return self._some(rows).run(x, self.in_channels, out, self.memory)
             bundles = self._kept.get(form.way) or tried.get(form.way)
             if bundles is None:
                 bundles = tried[form.way] = self._bundles(form.way)
             if form.in_bands:
-                return bundles.run_in_bands(x, self.in_channels, out, self.pool)
-            return bundles.run(x, self.in_channels, out, self.pool)
+                return bundles.run_in_bands(x, self.in_channels, out, self.memory)
+            return bundles.run(x, self.in_channels, out, self.memory)
 
         forms = self._forms(x)
         if rows is not None and len(rows) < self.out_channels:
@@ -132,7 +132,7 @@ class StaticConv(ConvUnit):
                 if len(channels) == self.in_channels:
                     channels = None
             if channels is not None:
-                weight = gather(weight, channels, MapPool())  # which is kept for good
+                weight = gather(weight, channels, MapMemory())  # which is kept for good
             weight = weight.contiguous(memory_format=torch.channels_last)
             bundles.append(Bundle(channels, weight, self.bias[own]))
         order = torch.cat(rows)

@@ -26,7 +26,7 @@ class CompactStem(nn.Module):
         """x: ``[B, C, H, W]``. Returns ``[B, K, H', W']``."""
         unit = self.unit
         if not has_fused_calls(x):
-            y = convolve(x, unit.weight, unit.bias, unit.geometry, unit.activation, unit.pool)
+            y = convolve(x, unit.weight, unit.bias, unit.geometry, unit.activation, unit.memory)
             return F.max_pool2d(y, 3, stride=2, padding=1)
         vertical, horizontal = unit.geometry.padding
         x = F.pad(x, (horizontal, horizontal, vertical, vertical))
@@ -42,7 +42,7 @@ class CompactStem(nn.Module):
             stop = min(start + step, out.size(2))
             first, last = max(2 * start - 1, 0), min(2 * stop, height)
             rows = x[:, :, first * stride : (last - 1) * stride + kernel]
-            y = convolve(rows, unit.weight, unit.bias, geometry, unit.activation, unit.pool)
+            y = convolve(rows, unit.weight, unit.bias, geometry, unit.activation, unit.memory)
             y = _maxima(y, 2, 2 * start - 1 - first, stop - start)
             out[:, :, start:stop] = _maxima(y, 3, -1, out.size(3))
         return out

@@ -8,14 +8,14 @@ from torch import Tensor, nn
 from ..layers import Gate, SelfGatedConv2d
 from .fused import NONE, Activation, Geometry, convolve, output_shape
 from .maps import FeatureMap, pixels, take_filters
-from .pool import MapPool
+from .memory import MapMemory
 
 
 class Unit(nn.Module):
     """A step of a compact network, that skips idle channels.
 
-    pool: of the whole network. per_image: class attribute, whether the images of a batch have to be
-    run one by one. name: of the layer in its block.
+    memory: of the whole network. per_image: class attribute, whether the images of a batch have to
+    be run one by one. name: of the layer in its block.
     """
 
     per_image = False
@@ -24,7 +24,7 @@ class Unit(nn.Module):
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
         self.in_channels, self.out_channels = in_channels, out_channels
-        self.pool = MapPool()
+        self.memory = MapMemory()
 
     def reads(self, gate: Gate | None, needed: Tensor | None) -> Tensor | None:
         """Which input channels are read, ``[C]`` bool, for the outputs that are `needed`, ``[K]``.
@@ -71,7 +71,7 @@ class ConvUnit(Unit):
         """Add outputs that were not activated yet onto `out`, where that is given."""
         if out is None:
             return y
-        out.add_(y.in_order(self.out_channels, self.pool))
+        out.add_(y.in_order(self.out_channels, self.memory))
         return FeatureMap(self.activation.plain(out))
 
     def before_finish(self, out: Tensor | None) -> Activation:
@@ -105,7 +105,7 @@ class Normalise(Unit):
         scale, shift = self.scale, self.shift
         if x.channels is not None:
             scale, shift = scale[x.channels], shift[x.channels]
-        y = self.pool.empty(x.data, x.data.shape)
+        y = self.memory.empty(x.data, x.data.shape)
         torch.addcmul(shift, pixels(x.data), scale, out=pixels(y))
         return FeatureMap(y.relu_(), x.channels)
 
@@ -124,7 +124,7 @@ class Prepare(Unit):
         self, x: FeatureMap, gate: Gate | None, needed: Tensor | None, out: Tensor | None
     ) -> FeatureMap:
         """See :class:`Unit`."""
-        y = self.layer.prepare(x.in_order(self.in_channels, self.pool))
+        y = self.layer.prepare(x.in_order(self.in_channels, self.memory))
         return FeatureMap(y.contiguous(memory_format=torch.channels_last))
 
 
@@ -143,5 +143,5 @@ class DepthwiseConv(ConvUnit):
         if x.channels is not None:
             weight, bias = take_filters(weight, x.channels), bias.index_select(0, x.channels)
         geometry = self.geometry._replace(groups=len(weight))
-        y = convolve(x.data, weight, bias, geometry, self.before_finish(out), self.pool)
+        y = convolve(x.data, weight, bias, geometry, self.before_finish(out), self.memory)
         return self.finish(FeatureMap(y, x.channels), out)

@@ -46,7 +46,7 @@ class _Conv2d(torch.autograd.Function):
 
 
 class _Mean(nn.Module):
-    """In the place of ``MatrixPool``."""
+    """In the place of ``GlobalMean``."""
 
     def __init__(self, order: Tensor | None) -> None:
         super().__init__()

@@ -11,11 +11,11 @@ def plain_calls(monkeypatch):
 
 @pytest.fixture
 def all_maps_are_large(monkeypatch):
-    """Every float32 map comes from a pool, and is worth filling."""
-    from mmdet_groupconv.compiler import pool
+    """Every float32 map comes from a memory, and is worth filling."""
+    from mmdet_groupconv.compiler import memory
 
-    monkeypatch.setattr(pool, '_LARGE', 0)
-    monkeypatch.setattr(pool, '_HUGE', 0)
+    monkeypatch.setattr(memory, '_LARGE', 0)
+    monkeypatch.setattr(memory, '_HUGE', 0)
 
 
 @pytest.fixture

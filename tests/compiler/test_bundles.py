@@ -13,7 +13,7 @@ from mmdet_groupconv.compiler import bundles
 from mmdet_groupconv.compiler.bundles import Bundle, Bundles, can_run_in_bands
 from mmdet_groupconv.compiler.fused import NONE, RELU, RELU6, Geometry
 from mmdet_groupconv.compiler.maps import FeatureMap
-from mmdet_groupconv.compiler.pool import MapPool
+from mmdet_groupconv.compiler.memory import MapMemory
 
 POINTS = Geometry((1, 1), (0, 0), (1, 1))  # of 1x1 filters
 ACTIVATIONS = {NONE: lambda y: y, RELU: lambda y: y.clamp(min=0), RELU6: lambda y: y.clamp(0, 6)}
@@ -92,7 +92,7 @@ class Case:
         x = FeatureMap(self.x) if x is None else x
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(bundles, '_BAND', self.band)
-            return getattr(self.bundles, how)(x, self.total, out, MapPool())
+            return getattr(self.bundles, how)(x, self.total, out, MapMemory())
 
     def check(self, found, expected):
         torch.testing.assert_close(found, expected, **TOLERANCE[self.dtype])
@@ -105,7 +105,7 @@ def test_outputs_equal_the_definition(how, data):
     case = Case(data, how)
     y = case.run(how)
     assert y.channels is case.order
-    case.check(y.in_order(case.filters, MapPool()), case.expected())
+    case.check(y.in_order(case.filters, MapMemory()), case.expected())
 
 
 @either_way
@@ -149,7 +149,7 @@ def test_the_map_may_be_in_any_order_and_lack_channels_that_nobody_reads(how, ad
     out = case.a_sum() if added else None
     expected = case.expected(out if added else 0)
     y = case.run(how, FeatureMap(channels_last(case.x[:, there]), there), out)
-    case.check(y.in_order(case.filters, MapPool()), expected)
+    case.check(y.in_order(case.filters, MapMemory()), expected)
 
 
 @either_way
@@ -198,7 +198,7 @@ def test_a_band_has_as_many_values_as_it_may(band, channels, sizes, added, monke
     calls = arguments('matmul', monkeypatch)
     parts = Bundles([a_bundle(8, None, channels)], None, POINTS, RELU)
     out = channels_last(torch.zeros(1, 8, 6, 7)) if added else None
-    parts.run_in_bands(FeatureMap(a_map(channels)), channels, out, MapPool())
+    parts.run_in_bands(FeatureMap(a_map(channels)), channels, out, MapMemory())
     assert [len(rows) for rows, *_ in calls] == sizes
 
 
@@ -209,7 +209,7 @@ def test_weights_are_put_in_another_order_where_all_that_is_there_is_read(
     calls = arguments(function, monkeypatch)
     data, there = a_map(3), torch.tensor([4, 0, 2])
     parts = Bundles([a_bundle(5, torch.tensor([0, 2, 4]), 3)], None, POINTS, RELU)
-    getattr(parts, how)(FeatureMap(data, there), 6, None, MapPool())
+    getattr(parts, how)(FeatureMap(data, there), 6, None, MapMemory())
     assert [read.data_ptr() for read, *_ in calls] == [data.data_ptr()]
 
 
@@ -217,17 +217,17 @@ def test_one_bundle_is_added_by_the_convolution_itself(monkeypatch):
     calls = arguments('convolve_onto', monkeypatch)
     parts = Bundles([a_bundle(5, torch.tensor([1, 2]), 2)], None, POINTS, RELU6)
     out = channels_last(torch.zeros(1, 5, 6, 7))
-    parts.run(FeatureMap(a_map(3)), 3, out, MapPool())
+    parts.run(FeatureMap(a_map(3)), 3, out, MapMemory())
     assert [(call[0], call[-1]) for call in calls] == [(out, RELU6)]
 
 
 @either_way
 @pytest.mark.parametrize('number', [1, 2])
 def test_outputs_are_in_the_pools_memory(how, number, all_maps_are_large):
-    pool = MapPool()
+    memory = MapMemory()
     parts = Bundles([a_bundle(5, torch.tensor([1, 2]), 2)] * number, None, POINTS, RELU)
-    y = getattr(parts, how)(FeatureMap(a_map(3)), 3, None, pool).data
-    assert y.data_ptr() in [buffer.ctypes.data for buffer in pool._buffers]
+    y = getattr(parts, how)(FeatureMap(a_map(3)), 3, None, memory).data
+    assert y.data_ptr() in [buffer.ctypes.data for buffer in memory._buffers]
     assert y.is_contiguous(memory_format=torch.channels_last)
 
 
@@ -278,8 +278,10 @@ def test_prepared_weights_compute_the_same_for_maps_of_any_size(added):
         x, out = a_large_map(*size), None
         if added:
             out = torch.randn(1, 16, *size).contiguous(memory_format=torch.channels_last)
-        y = lasting.run(x, 8, None if out is None else out.clone(), MapPool()).data
-        torch.testing.assert_close(y, passing.run(x, 8, out, MapPool()).data, rtol=1e-5, atol=1e-5)
+        y = lasting.run(x, 8, None if out is None else out.clone(), MapMemory()).data
+        torch.testing.assert_close(
+            y, passing.run(x, 8, out, MapMemory()).data, rtol=1e-5, atol=1e-5
+        )
 
 
 def test_prepared_weights_do_where_maps_have_another_layout():
@@ -288,19 +290,19 @@ def test_prepared_weights_do_where_maps_have_another_layout():
         [Bundle(None, torch.randn(8, 8, 3, 3), torch.randn(8))], None, geometry, RELU, True
     )
     x = a_large_map(6, 5)
-    lasting.run(x, 8, None, MapPool())
-    expected = lasting.run(x, 8, torch.zeros_like(x.data), MapPool()).data
+    lasting.run(x, 8, None, MapMemory())
+    expected = lasting.run(x, 8, torch.zeros_like(x.data), MapMemory()).data
     out = torch.zeros(1, 8, 6, 5)
-    torch.testing.assert_close(lasting.run(x, 8, out, MapPool()).data, expected)
+    torch.testing.assert_close(lasting.run(x, 8, out, MapMemory()).data, expected)
 
 
 @pytest.mark.parametrize('copied', [copy.deepcopy, lambda x: pickle.loads(pickle.dumps(x))])
 def test_prepared_weights_can_be_copied(copied):
     lasting, _ = lasting_bundles()
     x = a_large_map(6, 5)
-    lasting.run(x, 8, None, MapPool())
-    y = lasting.run(x, 8, None, MapPool()).data
-    assert torch.equal(copied(lasting).run(x, 8, None, MapPool()).data, y)
+    lasting.run(x, 8, None, MapMemory())
+    y = lasting.run(x, 8, None, MapMemory()).data
+    assert torch.equal(copied(lasting).run(x, 8, None, MapMemory()).data, y)
 
 
 @pytest.mark.parametrize(
@@ -317,5 +319,5 @@ def test_weights_are_prepared_for_sizes_that_come_again(sizes, prepared, monkeyp
     monkeypatch.setattr(bundles, 'packed', lambda *args: calls.append(1) or pack(*args))
     lasting, _ = lasting_bundles()
     for size in sizes:
-        lasting.run(a_large_map(size, size), 8, None, MapPool())
+        lasting.run(a_large_map(size, size), 8, None, MapMemory())
     assert len(calls) == prepared * len(lasting.bundles)

@@ -23,7 +23,7 @@ from mmdet_groupconv.compiler.fused import (
     matmul,
     output_shape,
 )
-from mmdet_groupconv.compiler.pool import MapPool
+from mmdet_groupconv.compiler.memory import MapMemory
 
 CALLS = {NONE: lambda x: x, RELU: F.relu, RELU6: F.relu6}
 TOLERANCE = {torch.float32: dict(rtol=1e-4, atol=1e-4), torch.float64: dict(rtol=1e-9, atol=1e-9)}
@@ -62,7 +62,7 @@ def draw_convolution(data):
 @given(data=st.data(), activation=st.sampled_from(list(CALLS)))
 def test_a_convolution_and_its_activation(data, activation):
     x, weight, bias, geometry = draw_convolution(data)
-    y = convolve(x, weight, bias, geometry, activation, MapPool())
+    y = convolve(x, weight, bias, geometry, activation, MapMemory())
     expected = CALLS[activation](F.conv2d(x, weight, bias, *geometry))
     torch.testing.assert_close(y, expected, **TOLERANCE[x.dtype])
 
@@ -94,7 +94,7 @@ def test_without_fused_calls_plain_operations_do_the_same(activation, plain_call
     geometry = Geometry((2, 1), (1, 1), (1, 1))
     y = F.conv2d(x, weight, bias, *geometry)
     assert not has_fused_calls(x)
-    found = convolve(x, weight, bias, geometry, activation, MapPool())
+    found = convolve(x, weight, bias, geometry, activation, MapMemory())
     torch.testing.assert_close(found, CALLS[activation](y))
     out = torch.randn_like(y)
     expected = CALLS[activation](out + y)
@@ -105,16 +105,16 @@ def test_without_fused_calls_plain_operations_do_the_same(activation, plain_call
 @each_activation
 def test_large_maps_are_written_to_the_pools_memory(activation, all_maps_are_large):
     torch.manual_seed(0)
-    pool = MapPool()
+    memory = MapMemory()
     x, weight, bias = torch.randn(2, 4, 6, 5), torch.randn(8, 4, 3, 3), torch.randn(8)
     geometry = Geometry((1, 1), (1, 1), (1, 1))
     for _ in range(2):  # what the first one leaves behind is not added
-        y = convolve(x, weight, bias, geometry, activation, pool)
+        y = convolve(x, weight, bias, geometry, activation, memory)
         expected = CALLS[activation](F.conv2d(x, weight, bias, *geometry))
         torch.testing.assert_close(y, expected, rtol=1e-4, atol=1e-4)
         place = y.data_ptr()
         del y
-    assert pool.empty(x, expected.shape).data_ptr() == place
+    assert memory.empty(x, expected.shape).data_ptr() == place
 
 
 @each_activation

@@ -11,7 +11,7 @@ from mmdet_groupconv.compiler.folding import units_of
 from mmdet_groupconv.compiler.fused import RELU, Geometry
 from mmdet_groupconv.compiler.gated import GatedConv, SelfGatedConv
 from mmdet_groupconv.compiler.maps import FeatureMap
-from mmdet_groupconv.compiler.pool import MapPool
+from mmdet_groupconv.compiler.memory import MapMemory
 from mmdet_groupconv.layers import DGCConv2d, Gate, MSGCConv2d
 
 FORMS = {'heads': 0, 'whole': 1, 'heads in bands': 2}
@@ -86,7 +86,7 @@ class Case:
 def test_equals_the_definition(form, take_form, data):
     case = Case(data)
     y = take_form(case.layer, FORMS[form])(FeatureMap(case.x), case.gate, None, None)
-    found = y.in_order(case.filters, MapPool())
+    found = y.in_order(case.filters, MapMemory())
     torch.testing.assert_close(found, F.relu(case.plain), **TOLERANCE[case.dtype])
 
 
@@ -250,7 +250,7 @@ def test_a_layer_with_its_own_gate_computes_the_same(kind, form, take_form):
     y = FeatureMap(x)
     for step in (*before, take_form(unit, FORMS[form])):
         y = step(y, None, None, None)
-    found = y.in_order(8, MapPool())
+    found = y.in_order(8, MapMemory())
     torch.testing.assert_close(found, expected, **TOLERANCE[torch.float64])
 
 
@@ -260,10 +260,10 @@ def test_a_layer_with_its_own_gate_computes_the_same(kind, form, take_form):
 def test_its_input_can_come_in_another_order(kind, form, take_form):
     unit = take_form(units_of(self_gated(kind, form))[-1], FORMS[form])
     x = torch.randn(1, 12, 6, 6, dtype=torch.float64)
-    expected = unit(FeatureMap(x), None, None, None).in_order(8, MapPool())
+    expected = unit(FeatureMap(x), None, None, None).in_order(8, MapMemory())
     order = torch.randperm(12)
     unit.expect(order)
-    found = unit(FeatureMap(x[:, order]), None, None, None).in_order(8, MapPool())
+    found = unit(FeatureMap(x[:, order]), None, None, None).in_order(8, MapMemory())
     torch.testing.assert_close(found, expected, **TOLERANCE[torch.float64])
 
 

@@ -9,14 +9,14 @@ from torch import nn
 
 from mmdet_groupconv.compiler.maps import (
     FeatureMap,
-    MatrixPool,
+    GlobalMean,
     gather,
     join,
     one_at_least,
     pixels,
     take_filters,
 )
-from mmdet_groupconv.compiler.pool import MapPool
+from mmdet_groupconv.compiler.memory import MapMemory
 
 several = settings(max_examples=40, deadline=None, derandomize=True)
 shapes = st.tuples(*[st.integers(1, 3)], st.integers(1, 6), st.integers(1, 4), st.integers(1, 4))
@@ -32,7 +32,7 @@ def is_channels_last(x):
 def test_gathers_any_channels_in_any_order(shape, memory_format, data):
     x = torch.randn(shape).contiguous(memory_format=memory_format)
     index = torch.tensor(data.draw(st.lists(st.integers(0, shape[1] - 1), min_size=1)))
-    found = gather(x, index, MapPool())
+    found = gather(x, index, MapMemory())
     assert torch.equal(found, x[:, index])
     assert is_channels_last(found)
 
@@ -51,13 +51,13 @@ def places(shape):
 
 
 def test_large_maps_are_gathered_into_the_pool(all_maps_are_large):
-    pool = MapPool()
+    memory = MapMemory()
     x = torch.randn(2, 5, 3, 4).contiguous(memory_format=torch.channels_last)
     index = torch.tensor([4, 0, 4])
-    found = gather(x, index, pool)
+    found = gather(x, index, memory)
     assert torch.equal(found, x[:, index])
     assert is_channels_last(found)
-    assert len(pool._buffers) == 1
+    assert len(memory._buffers) == 1
 
 
 @pytest.mark.parametrize('large', [False, True])
@@ -68,14 +68,14 @@ def test_joins_maps_side_by_side(large, request):
         torch.randn(2, channels, 3, 4).contiguous(memory_format=torch.channels_last)
         for channels in (2, 1, 3)
     ]
-    joined = join(parts, MapPool())
+    joined = join(parts, MapMemory())
     assert torch.equal(joined, torch.cat(parts, dim=1))
     assert is_channels_last(joined)
 
 
 def test_one_map_is_not_copied():
     x = torch.randn(1, 2, 3, 3)
-    assert join([x], MapPool()) is x
+    assert join([x], MapMemory()) is x
 
 
 @several
@@ -91,7 +91,7 @@ def test_takes_any_filters(shape, memory_format, data):
 @several
 def test_channels_get_back_into_their_own_order(order):
     x, order = torch.randn(1, 6, 2, 3), torch.tensor(order)
-    assert torch.equal(FeatureMap(x[:, order], order).in_order(6, MapPool()), x)
+    assert torch.equal(FeatureMap(x[:, order], order).in_order(6, MapMemory()), x)
 
 
 @given(present=st.lists(st.integers(0, 5), unique=True, min_size=1))
@@ -119,7 +119,7 @@ def test_what_is_set_is_left_as_it_was():
 def test_a_whole_map_is_in_order():
     x = torch.randn(1, 3, 2, 2)
     assert FeatureMap(x).positions(3) is None
-    assert FeatureMap(x).in_order(3, MapPool()) is x
+    assert FeatureMap(x).in_order(3, MapMemory()) is x
 
 
 @several
@@ -127,6 +127,6 @@ def test_a_whole_map_is_in_order():
 def test_matrix_pooling_is_global_average_pooling(shape, memory_format, data):
     x = torch.randn(shape, dtype=torch.float64).contiguous(memory_format=memory_format)
     expected = nn.AdaptiveAvgPool2d(1)(x)
-    torch.testing.assert_close(MatrixPool()(x), expected)
+    torch.testing.assert_close(GlobalMean()(x), expected)
     order = torch.tensor(data.draw(st.permutations(range(shape[1]))))
-    torch.testing.assert_close(MatrixPool(order)(x), expected[:, order])
+    torch.testing.assert_close(GlobalMean(order)(x), expected[:, order])

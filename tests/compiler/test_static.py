@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from mmdet_groupconv.compiler import static
 from mmdet_groupconv.compiler.fused import RELU, Geometry
 from mmdet_groupconv.compiler.maps import FeatureMap
-from mmdet_groupconv.compiler.pool import MapPool
+from mmdet_groupconv.compiler.memory import MapMemory
 from mmdet_groupconv.compiler.static import StaticConv
 
 TOLERANCE = {torch.float32: dict(rtol=1e-4, atol=1e-4), torch.float64: dict(rtol=1e-9, atol=1e-9)}
@@ -68,7 +68,7 @@ def test_any_bundles_compute_the_convolution(position, take_form, data):
     x = a_map(layer.in_channels, dtype)
     y = take_form(parted(layer, data), position)(FeatureMap(x), None, None, None)
     expected = F.relu(F.conv2d(x, weight, bias, *layer.geometry))
-    found = y.in_order(layer.out_channels, MapPool())
+    found = y.in_order(layer.out_channels, MapMemory())
     torch.testing.assert_close(found, expected, **TOLERANCE[dtype])
 
 
@@ -98,7 +98,7 @@ def test_the_input_may_lack_channels_that_nobody_reads(position, take_form, data
     layer = take_form(parted(layer, data), position)
     y = layer(FeatureMap(x[:, there], there), None, None, None)
     expected = F.relu(F.conv2d(x, weight, bias, *layer.geometry))
-    found = y.in_order(layer.out_channels, MapPool())
+    found = y.in_order(layer.out_channels, MapMemory())
     torch.testing.assert_close(found, expected, **TOLERANCE[dtype])
 
 
@@ -219,7 +219,7 @@ def test_weights_are_made_once_for_whole_maps_and_bands(take_form, many_bundles,
 def test_weights_take_no_memory_from_the_pool(all_maps_are_large):
     layer = a_layer(64, 64, groups_of(64, 64, 4))
     layer._bundles(1)
-    assert layer.pool._buffers == []
+    assert layer.memory._buffers == []
 
 
 def test_another_precision_takes_effect_after_use():
@@ -227,6 +227,6 @@ def test_another_precision_takes_effect_after_use():
     layer(FeatureMap(a_map(8, torch.float32)), None, None, None)
     layer.double()
     x = a_map(8, torch.float64)
-    y = layer(FeatureMap(x), None, None, None).in_order(8, MapPool())
+    y = layer(FeatureMap(x), None, None, None).in_order(8, MapMemory())
     expected = F.relu(F.conv2d(x, layer.weight, layer.bias, *layer.geometry))
     torch.testing.assert_close(y, expected, **TOLERANCE[torch.float64])

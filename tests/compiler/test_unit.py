@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from mmdet_groupconv.compiler.fused import NONE, RELU, RELU6, Geometry
 from mmdet_groupconv.compiler.maps import FeatureMap
-from mmdet_groupconv.compiler.pool import MapPool
+from mmdet_groupconv.compiler.memory import MapMemory
 from mmdet_groupconv.compiler.unit import DepthwiseConv, Normalise
 
 CHANNELS = 6
@@ -57,10 +57,10 @@ def test_normalises_maps_that_are_not_channels_last(batch):
 
 def test_normalises_large_maps_in_the_pools_memory(all_maps_are_large):
     x, norm = a_map(dtype=torch.float32), a_norm(torch.float32)
-    norm.pool = MapPool()
+    norm.memory = MapMemory()
     y = norm(FeatureMap(x), None, None, None)
     torch.testing.assert_close(y.data, normalised(x, norm))
-    assert len(norm.pool._buffers) == 1
+    assert len(norm.memory._buffers) == 1
 
 
 @several

@@ -16,7 +16,7 @@ _LARGE, _HUGE = 1 << 20, 32 << 20
 _MOST = 8
 
 
-class MapPool:
+class MapMemory:
     """Gives out large CPU maps from memory that nobody refers to any more.
 
     A buffer is a NumPy array that PyTorch keeps alive for as long as a tensor, or any view of it,
@@ -28,11 +28,11 @@ class MapPool:
         self._buffers: list[np.ndarray] = []
         self._lock = threading.Lock()
 
-    def __deepcopy__(self, memo: dict) -> 'MapPool':
-        return MapPool()
+    def __deepcopy__(self, memo: dict) -> 'MapMemory':
+        return MapMemory()
 
     def __reduce__(self) -> tuple:
-        return MapPool, ()
+        return MapMemory, ()
 
     def is_worth_filling(self, like: Tensor, shape: Sequence[int]) -> bool:
         """Whether to write zeros to a map from here takes less time than to map fresh memory."""

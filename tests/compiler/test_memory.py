@@ -9,9 +9,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mmdet_groupconv.compiler import pool as module
+from mmdet_groupconv.compiler import memory as module
 from mmdet_groupconv.compiler.maps import pixels
-from mmdet_groupconv.compiler.pool import MapPool
+from mmdet_groupconv.compiler.memory import MapMemory
 
 LIKE = torch.zeros(1)
 SHAPE = (2, 3, 4, 5)
@@ -19,7 +19,7 @@ SHAPE = (2, 3, 4, 5)
 
 @pytest.fixture(autouse=True, scope='module')
 def pooled():
-    """Every float32 map comes from the pool."""
+    """Every float32 map comes from the memory."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, '_LARGE', 0)
         yield
@@ -40,15 +40,15 @@ kinds = pytest.mark.parametrize(
 @kinds
 def test_large_maps_of_single_precision_on_cpus_are_kept(like, shape, large, monkeypatch):
     monkeypatch.setattr(module, '_LARGE', 64)
-    pool = MapPool()
-    pool.empty(like, shape)
-    assert len(pool._buffers) == large
+    memory = MapMemory()
+    memory.empty(like, shape)
+    assert len(memory._buffers) == large
 
 
 @kinds
 def test_huge_maps_of_single_precision_on_cpus_are_worth_filling(like, shape, large, monkeypatch):
     monkeypatch.setattr(module, '_HUGE', 64)
-    assert MapPool().is_worth_filling(like, shape) is large
+    assert MapMemory().is_worth_filling(like, shape) is large
 
 
 @pytest.mark.parametrize('large', [0, 1 << 20])
@@ -57,41 +57,41 @@ def test_huge_maps_of_single_precision_on_cpus_are_worth_filling(like, shape, la
 )
 def test_maps_of_any_kind_are_channels_last(like, large, monkeypatch):
     monkeypatch.setattr(module, '_LARGE', large)
-    y = MapPool().empty(like, SHAPE)
+    y = MapMemory().empty(like, SHAPE)
     assert (y.shape, y.dtype, y.device) == (SHAPE, like.dtype, like.device)
     assert y.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_what_nobody_refers_to_is_used_again():
-    pool = MapPool()
-    first = pool.empty(LIKE, SHAPE)
+    memory = MapMemory()
+    first = memory.empty(LIKE, SHAPE)
     place = first.data_ptr()
     del first
-    assert pool.empty(LIKE, SHAPE).data_ptr() == place
+    assert memory.empty(LIKE, SHAPE).data_ptr() == place
 
 
 def test_a_smaller_map_uses_a_larger_ones_memory():
-    pool = MapPool()
-    place = pool.empty(LIKE, SHAPE).data_ptr()
-    assert pool.empty(LIKE, (1, 3, 4, 5)).data_ptr() == place
+    memory = MapMemory()
+    place = memory.empty(LIKE, SHAPE).data_ptr()
+    assert memory.empty(LIKE, (1, 3, 4, 5)).data_ptr() == place
 
 
 @pytest.mark.parametrize('sizes', [(70, 20, 50), (20, 50, 70), (50, 70, 20)])
 def test_a_map_uses_the_least_memory_that_it_fits_in(sizes):
-    pool = MapPool()
-    maps = {size: pool.empty(LIKE, (1, 1, 1, size)) for size in sizes}
+    memory = MapMemory()
+    maps = {size: memory.empty(LIKE, (1, 1, 1, size)) for size in sizes}
     places = {size: y.data_ptr() for size, y in maps.items()}
     maps.clear()
-    assert pool.empty(LIKE, (1, 1, 1, 30)).data_ptr() == places[50]
+    assert memory.empty(LIKE, (1, 1, 1, 30)).data_ptr() == places[50]
 
 
 @pytest.mark.parametrize('sizes', [(30, 60), (60, 30)])
 def test_a_larger_map_takes_the_turn_of_the_largest_that_is_unused(sizes):
-    pool = MapPool()
-    maps = [pool.empty(LIKE, (1, 1, 1, size)) for size in sizes]
+    memory = MapMemory()
+    maps = [memory.empty(LIKE, (1, 1, 1, size)) for size in sizes]
     del maps
-    assert pool.empty(LIKE, SHAPE).numel() == 120
-    assert sorted(len(buffer) for buffer in pool._buffers) == [30, 120]
+    assert memory.empty(LIKE, SHAPE).numel() == 120
+    assert sorted(len(buffer) for buffer in memory._buffers) == [30, 120]
 
 
 @pytest.mark.parametrize(
@@ -106,13 +106,13 @@ def test_a_larger_map_takes_the_turn_of_the_largest_that_is_unused(sizes):
     ],
 )
 def test_a_view_keeps_memory_in_use(view):
-    pool = MapPool()
-    y = pool.empty(LIKE, SHAPE).fill_(1)
+    memory = MapMemory()
+    y = memory.empty(LIKE, SHAPE).fill_(1)
     place, kept = y.data_ptr(), view(y)
     del y
-    assert pool.empty(LIKE, SHAPE).data_ptr() != place
+    assert memory.empty(LIKE, SHAPE).data_ptr() != place
     del kept
-    assert pool.empty(LIKE, SHAPE).data_ptr() == place
+    assert memory.empty(LIKE, SHAPE).data_ptr() == place
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
@@ -120,10 +120,10 @@ def test_a_view_keeps_memory_in_use(view):
     steps=st.lists(st.tuples(st.sampled_from(['new', 'free', 'view']), st.integers(0, 30))),
 )
 def test_maps_that_are_alive_never_share_memory(steps):
-    pool, alive = MapPool(), []
+    memory, alive = MapMemory(), []
     for number, (step, choice) in enumerate(steps):
         if step == 'new':
-            y = pool.empty(LIKE, (1, 1 + choice, 2, 2)).fill_(number)
+            y = memory.empty(LIKE, (1, 1 + choice, 2, 2)).fill_(number)
             alive.append((number, y))
             del y
         elif alive and step == 'free':
@@ -133,33 +133,33 @@ def test_maps_that_are_alive_never_share_memory(steps):
             alive[choice % len(alive)] = known, y[:, :1]
             del y
         assert all(torch.all(y == known) for known, y in alive)
-        assert len(pool._buffers) <= module._MOST
+        assert len(memory._buffers) <= module._MOST
 
 
 def test_the_number_of_buffers_is_that_of_maps_alive_at_one_time():
-    pool = MapPool()
+    memory = MapMemory()
     for _ in range(20):
-        first, second = pool.empty(LIKE, SHAPE), pool.empty(LIKE, SHAPE)
+        first, second = memory.empty(LIKE, SHAPE), memory.empty(LIKE, SHAPE)
         del first, second
-    assert len(pool._buffers) == 2
+    assert len(memory._buffers) == 2
 
 
 def test_beyond_the_limit_maps_have_memory_of_their_own():
-    pool = MapPool()
-    maps = [pool.empty(LIKE, SHAPE) for _ in range(2 * module._MOST)]
+    memory = MapMemory()
+    maps = [memory.empty(LIKE, SHAPE) for _ in range(2 * module._MOST)]
     assert len({y.data_ptr() for y in maps}) == 2 * module._MOST
-    assert len(pool._buffers) == module._MOST
+    assert len(memory._buffers) == module._MOST
 
 
 def test_threads_get_maps_of_their_own():
-    pool = MapPool()
+    memory = MapMemory()
     with ThreadPoolExecutor(4) as threads:
-        maps = list(threads.map(lambda _: pool.empty(LIKE, SHAPE), range(module._MOST)))
+        maps = list(threads.map(lambda _: memory.empty(LIKE, SHAPE), range(module._MOST)))
     assert len({y.data_ptr() for y in maps}) == module._MOST
 
 
 def test_copies_have_memory_of_their_own():
-    pool = MapPool()
-    place = pool.empty(LIKE, SHAPE).data_ptr()
-    for other in (copy.deepcopy(pool), pickle.loads(pickle.dumps(pool))):
+    memory = MapMemory()
+    place = memory.empty(LIKE, SHAPE).data_ptr()
+    for other in (copy.deepcopy(memory), pickle.loads(pickle.dumps(memory))):
         assert other.empty(LIKE, SHAPE).data_ptr() != place
