@@ -15,15 +15,15 @@ from .grouped_mobilenet_v2 import GroupedMobileNetV2
 class MSGCInvertedResidual(InvertedResidual):
     """The projecting convolution reads hidden channels by one gate a head, from the block's input.
 
-    heads: divides `out_channels`. attention: also weigh what is read.
-    Other arguments: MMDetection's ``InvertedResidual``.
+    heads: divides `out_channels`. attention: also weigh what is read. over_batch: see
+    :class:`~mmdet_groupconv.backbones.MSGCResNet`. Others: MMDetection's ``InvertedResidual``.
     """
 
     reduction = 4
 
     def __init__(
         self, in_channels: int, out_channels: int, mid_channels: int, *, heads: int,
-        attention: bool, **kwargs,
+        attention: bool, over_batch: bool = True, **kwargs,
     ) -> None:  # fmt: skip
         super().__init__(in_channels, out_channels, mid_channels, **kwargs)
         check_integer('heads', heads, 'MSGCMobileNetV2')
@@ -33,7 +33,8 @@ class MSGCInvertedResidual(InvertedResidual):
             )
         replace_layer(self, 'linear_conv.conv', dict(type='GroupedConv2d'))
         self.gate_pool = GatePool()
-        add_gate_nets(self, '', in_channels, mid_channels, heads, self.reduction, attention)
+        sizes = in_channels, mid_channels, heads, self.reduction
+        add_gate_nets(self, '', *sizes, attention, over_batch)
         self.readers = hidden_readers(self)
 
     def mask_generators(self) -> dict[str, MaskGenerator]:
@@ -69,10 +70,13 @@ class MSGCMobileNetV2(GroupedMobileNetV2):
     """MMDetection's ``MobileNetV2`` whose blocks read the hidden channels that the image needs.
 
     heads: groups of each block's projecting convolution. attention: also weigh the channels that
-    are read (section 3.4). The last convolution stays dense. Other arguments: ``MobileNetV2``'s.
+    are read (section 3.4). over_batch: see :class:`~mmdet_groupconv.backbones.MSGCResNet`. The last
+    convolution stays dense. Other arguments: ``MobileNetV2``'s.
     """
 
     block = MSGCInvertedResidual
 
-    def __init__(self, *, heads: int = 4, attention: bool = False, **kwargs) -> None:
-        super().__init__(dict(heads=heads, attention=attention), **kwargs)
+    def __init__(
+        self, *, heads: int = 4, attention: bool = False, over_batch: bool = True, **kwargs
+    ) -> None:
+        super().__init__(dict(heads=heads, attention=attention, over_batch=over_batch), **kwargs)

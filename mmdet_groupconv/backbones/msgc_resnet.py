@@ -23,12 +23,15 @@ class _GatedBlock(nn.Module):
 
     reduction: int
 
-    def _add_gates(self, inplanes: int, layout: list[tuple[int, int, bool]]) -> None:
+    def _add_gates(
+        self, inplanes: int, layout: list[tuple[int, int, bool]], over_batch: bool
+    ) -> None:
         """layout: how each conv is gated, as (in_channels, heads, whether attention weighs)."""
         self.gate_pool = GatePool()
         self.gated = [str(number) for number in range(1, len(layout) + 1)]
         for suffix, (channels, heads, attention) in zip(self.gated, layout, strict=True):
-            add_gate_nets(self, suffix, inplanes, channels, heads, self.reduction, attention)
+            sizes = inplanes, channels, heads, self.reduction
+            add_gate_nets(self, suffix, *sizes, attention, over_batch)
         # A plugin between two convs mixes channels: then nothing can be said to be unread.
         self.readers = readable(self, self.readers)
 
@@ -70,31 +73,39 @@ class _GatedBlock(nn.Module):
 class MSGCBasicBlock(_GatedBlock, BasicBlock):
     """conv1 reads by one gate, conv2 by one a head; attention on both.
 
-    heads: of conv2; divides `planes`. Other arguments: MMDetection's ``BasicBlock``.
+    heads: of conv2; divides `planes`. over_batch: see :class:`MSGCResNet`. Other arguments:
+    MMDetection's ``BasicBlock``.
     """
 
     reduction = 4
     readers: ClassVar = {'conv2': ('conv1',)}
 
-    def __init__(self, inplanes: int, planes: int, *, heads: int, attention: bool, **kwargs):
+    def __init__(
+        self, inplanes: int, planes: int, *, heads: int, attention: bool, over_batch: bool = True,
+        **kwargs,
+    ) -> None:  # fmt: skip
         BasicBlock.__init__(self, inplanes, planes, **{**kwargs, **_GATED_CONVS})
-        self._add_gates(inplanes, [(inplanes, 1, attention), (planes, heads, attention)])
+        layout = [(inplanes, 1, attention), (planes, heads, attention)]
+        self._add_gates(inplanes, layout, over_batch)
 
 
 class MSGCBottleneck(_GatedBlock, Bottleneck):
     """conv1 and conv3 read by one gate, conv2 by one a head; attention on conv2 alone.
 
-    heads: of conv2; divides `planes`. Other arguments: MMDetection's ``Bottleneck``.
+    heads: of conv2; divides `planes`. over_batch: see :class:`MSGCResNet`. Other arguments:
+    MMDetection's ``Bottleneck``.
     """
 
     reduction = 8
     readers: ClassVar = {'conv2': ('conv1',), 'conv3': ('conv2',)}
 
-    def __init__(self, inplanes: int, planes: int, *, heads: int, attention: bool, **kwargs):
+    def __init__(
+        self, inplanes: int, planes: int, *, heads: int, attention: bool, over_batch: bool = True,
+        **kwargs,
+    ) -> None:  # fmt: skip
         Bottleneck.__init__(self, inplanes, planes, **{**kwargs, **_GATED_CONVS})
-        self._add_gates(
-            inplanes, [(inplanes, 1, False), (planes, heads, attention), (planes, 1, False)]
-        )
+        layout = [(inplanes, 1, False), (planes, heads, attention), (planes, 1, False)]
+        self._add_gates(inplanes, layout, over_batch)
 
 
 @MODELS.register_module()
@@ -102,15 +113,22 @@ class MSGCResNet(GroupedResNet):
     """MMDetection's ``ResNet`` whose block convolutions read the channels that the image needs.
 
     heads: groups of the 3x3 convolution that is grouped in each block; divides the block's width.
-    attention: also weigh the channels that are read (section 3.4).
+    attention: also weigh the channels that are read (section 3.4). over_batch: whether gate nets
+    normalise over the images of a batch, as published, or (ours) each image by itself: pooled maps
+    of a few images of a kind differ by less than they drift from step to step, so that over batches
+    gates of evaluation lag behind those of training.
     Other arguments and all state-dict keys: MMDetection's ``ResNet``; ``conv_cfg`` and ``dcn``,
     which would replace the gated convolutions, raise ValueError.
     """
 
     blocks = (MSGCBasicBlock, MSGCBottleneck)
 
-    def __init__(self, depth: int, *, heads: int = 4, attention: bool = False, **kwargs) -> None:
-        super().__init__(depth, dict(heads=heads, attention=attention), **kwargs)
+    def __init__(
+        self, depth: int, *, heads: int = 4, attention: bool = False, over_batch: bool = True,
+        **kwargs,
+    ) -> None:  # fmt: skip
+        method = dict(heads=heads, attention=attention, over_batch=over_batch)
+        super().__init__(depth, method, **kwargs)
 
     def _check_width(self, layer: str, width: int, heads: int, **_) -> None:
         check_integer('heads', heads, type(self).__name__)

@@ -28,7 +28,7 @@ _LAYERS = dict(
 )
 METHODS = tuple(_LAYERS)
 _BACKBONES = dict(fixed='FixedGroup', flgc='FLGC', sgc='SGC', msgc='MSGC', dgc='DGC')
-# Of parameters that decide gates: how much faster than the weights they learn, without decay.
+# What decides gates, and learns without decay; with SGD, so many times as fast as the weights.
 _RATES = dict(
     flgc=dict(channel_logits=1.0, filter_logits=1.0),
     msgc=dict(maskgen=5.0, attgen=5.0),
@@ -58,7 +58,10 @@ def grouped_config(
     cfg = copy.deepcopy(dense)
     model = cfg.model
     conv_cfg = dict(_LAYERS[method], **(layer or {}))
-    _group_backbone(model.backbone, method, {k: v for k, v in conv_cfg.items() if k != 'type'})
+    arguments = {k: v for k, v in conv_cfg.items() if k != 'type'}
+    if method == 'msgc':
+        arguments['over_batch'] = False  # a few images of one kind say little of others
+    _group_backbone(model.backbone, method, arguments)
     if scope == 'detector':
         for part in ('neck', 'bbox_head', 'rpn_head'):
             for piece in _listed(model.get(part)):
@@ -130,14 +133,13 @@ def _with_our_imports(imports: dict | None) -> dict:
     return dict(imports=names, allow_failed_imports=False)
 
 
-def scale_rate(cfg: Config, by_image: bool = False) -> None:
+def scale_rate(cfg: Config) -> None:
     """From the learning rate of the dense detector's training to that of a fine-tuning.
 
-    by_image: gates decide, weights go on as they were: half of the rate. Else filters read less
-    than they did, and the rate stays; but Adam's steps are as long whatever a filter reads, so it
-    gets twice the rate (by inputs, as in muP: Yang et al., 2022, table 3).
+    Filters read less than they did, and the rate stays; but Adam's steps are as long whatever a
+    filter reads, so it gets twice the rate (by inputs, as in muP: Yang et al., 2022, table 3).
     """
-    cfg.optim_wrapper.optimizer.lr *= 0.5 if by_image else 2.0 if _is_adam(cfg) else 1.0
+    cfg.optim_wrapper.optimizer.lr *= 2.0 if _is_adam(cfg) else 1.0
 
 
 def _is_adam(cfg: Config) -> bool:
@@ -145,9 +147,12 @@ def _is_adam(cfg: Config) -> bool:
 
 
 def _fine_tune(cfg: Config, method: str) -> None:
-    scale_rate(cfg, method in BY_IMAGE)
+    scale_rate(cfg)
     wrapper = cfg.optim_wrapper
-    rates = {k: dict(lr_mult=v, decay_mult=0.0) for k, v in _RATES.get(method, {}).items()}
+    rates = {
+        name: dict(lr_mult=1.0 if _is_adam(cfg) else rate, decay_mult=0.0)
+        for name, rate in _RATES.get(method, {}).items()
+    }
     if rates:
         paramwise = dict(wrapper.get('paramwise_cfg') or {})
         paramwise['custom_keys'] = dict(paramwise.get('custom_keys') or {}, **rates)
@@ -166,6 +171,6 @@ def schedule(cfg: Config, method: str, macs: float, scope: str) -> dict:
         weight = 5.0 if _is_adam(cfg) else 30.0  # AdamW scales each gradient by its own size
         return dict(
             type='MACBudgetHook', target=macs, scope=scope, weight=weight, stop=0.4, warmup=1.0,
-            settle=0.5, slack=0.02,
+            settle=0.0, slack=0.02,
         )  # fmt: skip
     return dict(type='MACRatioHook')

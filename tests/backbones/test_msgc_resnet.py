@@ -461,6 +461,18 @@ def test_norm_eval_trains_on_one_image():
     assert all(gradient.isfinite().all() for gradient in gradients.values())
 
 
+def test_gates_of_each_image_by_itself_are_evaluation_s_but_for_the_noise():
+    model = make(over_batch=False)
+    make_gates_vary(model)
+    for net in nets(model).values():
+        net.noise = 0.0
+    x = torch.randn(3, 16, 8, 8)
+    sampled = [gate.mask for gate in model.train().layer1[0].gates(x)]
+    assert all(map(torch.equal, sampled, (g.mask for g in model.eval().layer1[0].gates(x))))
+    assert not all(torch.equal(mask[0], mask[1]) for mask in sampled)
+    model.train()(torch.randn(1, 3, 32, 32))  # one image will do
+
+
 def test_one_image_without_norm_eval_raises():
     with pytest.raises(ValueError, match='gate nets in training mode got a batch of 1 image'):
         make(norm_eval=False).train()(images(1))
