@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 import torch
 from mmengine.model import BaseModule
 from torch import Tensor, nn
@@ -21,6 +20,7 @@ from mmdet_groupconv.analysis import count_macs
 from mmdet_groupconv.benchmark import interleaved
 from mmdet_groupconv.checkpoints import load_weights, whole_file, write_json
 from mmdet_groupconv.deploy import export_onnx
+from mmdet_groupconv.deploy.runtime import session
 from mmdet_groupconv.engine.calibration import training_images, training_losses
 from mmdet_groupconv.engine.errors import run_errors, user_errors
 from mmdet_groupconv.engine.grouped_config import scale_rate
@@ -105,13 +105,11 @@ def keep_weights(model: nn.Module) -> None:
 def time_files(files: list[str], shape: tuple[int, int]) -> dict[str, float]:
     """Milliseconds of ONNX files in onnxruntime, one thread: medians of interleaved calls."""
     image = np.random.default_rng(0).normal(size=(1, 3, *shape)).astype(np.float32)
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
     runs = {}
     for file in files:
-        session = onnxruntime.InferenceSession(file, options, ['CPUExecutionProvider'])
-        feed = {session.get_inputs()[0].name: image}
-        runs[file] = functools.partial(session.run, None, feed)
+        ready = session(file, threads=1)
+        feed = {ready.get_inputs()[0].name: image}
+        runs[file] = functools.partial(ready.run, None, feed)
     found = interleaved(runs, _ROUNDS, torch.device('cpu'))
     return {file: 1000 * timing.median for file, timing in found.items()}
 

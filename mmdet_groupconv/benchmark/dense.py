@@ -45,8 +45,7 @@ def in_onnxruntime(model: nn.Module, x: Tensor) -> Callable[[Tensor], list[Tenso
     Raises AbsentError where the packages are missing or the export fails.
     """
     try:
-        import onnx  # noqa: F401  (what torch exports with)
-        import onnxruntime
+        from ..deploy.runtime import session
     except ImportError as error:
         raise AbsentError(f'{error.name} is not installed') from error
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
@@ -64,8 +63,5 @@ def in_onnxruntime(model: nn.Module, x: Tensor) -> Callable[[Tensor], list[Tenso
             )
         except Exception as error:  # exporters raise anything
             raise AbsentError(f'export to ONNX: {type(error).__name__}') from error
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        options.log_severity_level = 3
-        session = onnxruntime.InferenceSession(path, options, ['CPUExecutionProvider'])
-    return lambda x: [torch.from_numpy(y) for y in session.run(None, {'x': x.numpy()})]
+        ready = session(path, torch.get_num_threads())
+    return lambda x: [torch.from_numpy(y) for y in ready.run(None, {'x': x.numpy()})]

@@ -15,7 +15,8 @@ from ..checkpoints import whole_file
 from ..layers import evaluating
 from .plan import choose_ways, race
 from .regroup import regroup
-from .shapes import name_sizes, session, takes_one_image
+from .runtime import session
+from .shapes import name_sizes, takes_one_image
 from .trace import RawOutputs, trace
 
 TOLERANCE = 1e-3
@@ -119,7 +120,7 @@ def compare(
     if not all(y.isfinite().all() for y in expected):
         size = 'x'.join(map(str, image.shape[2:]))
         raise ValueError(f'{type(model).__name__} overflows on this image of {size}, try another')
-    found = session(onnx.load(path), threads).run(None, {'images': image.numpy()})
+    found = session(path, threads).run(None, {'images': image.numpy()})
     differences = [_relative(y.numpy(), z) for y, z in zip(expected, found, strict=True)]
     outputs = {name: y.shape for name, y in zip(raw.names, found, strict=True)}
     return Comparison(float(np.max(differences)), outputs)

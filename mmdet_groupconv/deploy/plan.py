@@ -8,7 +8,8 @@ from rich.progress import track
 
 from .graph import Graph, attributes
 from .regroup import regroup
-from .shapes import session, sizes_of
+from .runtime import session
+from .shapes import sizes_of
 from .ways import Way, ways_of
 
 _ROUNDS = 4

@@ -1,21 +1,12 @@
 """How large maps are, found by running a graph."""
 
 import numpy as np
-import onnxruntime
 from onnx import ModelProto, TensorProto, helper
+
+from .runtime import session
 
 # Odd, so that nothing is equal that rounds differently; maps of stride 128 differ, too.
 _TRIALS = (1, 101, 261), (2, 167, 230), (3, 224, 195)
-
-
-def session(model: ModelProto, threads: int) -> onnxruntime.InferenceSession:
-    """To run a model on the CPU. threads: 0 for as many as there are cores."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(
-        model.SerializeToString(), options, ['CPUExecutionProvider']
-    )
 
 
 def sizes_of(

@@ -8,6 +8,7 @@ from ..layers import DGCConv2d, Macs
 from ..layers.checks import check_number
 from ..layers.dgc import START, STOP
 from .mac_ratio_hook import MACRatioHook, bare_model
+from .span import Span
 
 
 @HOOKS.register_module()
@@ -25,13 +26,10 @@ class DGCScheduleHook(MACRatioHook):
 
     def __init__(self, weight: float = 1e-5, start: float = START, stop: float = STOP) -> None:
         super().__init__()
-        own, share = type(self).__name__, 'a share of the run in [0, 1]'
+        own = type(self).__name__
         check_number('weight', weight, own, 'a number of 0 or more', lambda v: v >= 0)
-        check_number('start', start, own, share, lambda v: 0 <= v <= 1)
-        check_number('stop', stop, own, f'{share} from start={start} on', lambda v: start <= v <= 1)
         self.weight = weight
-        self.start = start
-        self.stop = stop
+        self.dropping = Span(start, stop, own)
         self._layers: dict[str, DGCConv2d] = {}
 
     def check(self, model: nn.Module) -> None:
@@ -50,7 +48,8 @@ class DGCScheduleHook(MACRatioHook):
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
         """Move every layer's count."""
         for layer in self._layers.values():
-            layer.set_progress(runner.iter / runner.max_iters, self.start, self.stop)
+            span = self.dropping
+            layer.set_progress(runner.iter / runner.max_iters, span.start, span.stop)
 
     def losses(self, macs: Macs) -> dict[str, Tensor]:
         """The l1 term; none where all layers are frozen or saw no map (a RoI head's, say)."""

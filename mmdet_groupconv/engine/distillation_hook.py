@@ -17,6 +17,7 @@ from .distillation_losses import (
     softmax_distillation,
 )
 from .mac_ratio_hook import bare_model
+from .span import Span
 from .teacher import FC, NECK, ROI_EXTRACTOR, ROI_HEAD, RPN, STAGES, outputs, read_teacher
 
 
@@ -71,9 +72,7 @@ class DistillationHook(Hook):
         check_number('head', head, own, weight, lambda v: v >= 0)
         check_number('temperature', temperature, own, 'a number above 0', lambda v: v > 0)
         check_flag('labels', labels, own)
-        share = 'a share of the run in [0, 1]'
-        check_number('start', start, own, share, lambda v: 0 <= v <= 1)
-        check_number('stop', stop, own, f'{share} from start={start} on', lambda v: start <= v <= 1)
+        self.fading = Span(start, stop, own)
         if not labels and stop < 1:
             raise ValueError(
                 f'stop={stop} of {own} with labels=False, expected 1: nothing else teaches then'
@@ -89,8 +88,6 @@ class DistillationHook(Hook):
         self.head = head
         self.temperature = temperature
         self.labels = labels
-        self.start = start
-        self.stop = stop
         self.strength = 1.0  # of both weights now
         self._teacher: nn.Module | None = None
         self._parts: tuple[str, ...] = ()
@@ -119,11 +116,7 @@ class DistillationHook(Hook):
 
     def strength_at(self, progress: float) -> float:
         """What both weights are multiplied by after `progress` (0 ... 1) of the training."""
-        if progress < self.start:
-            return 1.0
-        if progress >= self.stop:
-            return 0.0
-        return (self.stop - progress) / (self.stop - self.start)
+        return 1 - self.fading.passed(progress)
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
         """By the iteration alone: a resumed run goes on where it was."""

@@ -9,6 +9,7 @@ from torch.utils.data import DataLoader
 from ..layers import GroupedLayer, Macs, MaskGenerator
 from ..layers.checks import check_number
 from .mac_ratio_hook import MAC_RATIOS, MACRatioHook, bare_model
+from .span import Span
 
 _MODES = 'val', 'train'
 _TOLERANCE = 0.02
@@ -57,8 +58,6 @@ class MACBudgetHook(MACRatioHook):
         own, share = type(self).__name__, 'a share of the run in [0, 1]'
         check_number('target', target, own, 'a ratio in (0, 1]', lambda v: 0 < v <= 1)
         check_number('weight', weight, own, 'a number of 0 or more', lambda v: v >= 0)
-        check_number('start', start, own, share, lambda v: 0 <= v <= 1)
-        check_number('stop', stop, own, f'{share} from start={start} on', lambda v: start <= v <= 1)
         check_number('settle', settle, own, share, lambda v: 0 <= v <= 1)
         check_number('warmup', warmup, own, share, lambda v: 0 <= v <= 1)
         if slack is not None:
@@ -67,8 +66,7 @@ class MACBudgetHook(MACRatioHook):
             raise ValueError(f"scope={scope!r} of {own}, expected 'backbone' or 'detector'")
         self.target = target
         self.weight = weight
-        self.start = start
-        self.stop = stop
+        self.falling = Span(start, stop, own)
         self.scope = scope
         self.settle = settle
         self.warmup = warmup
@@ -79,11 +77,7 @@ class MACBudgetHook(MACRatioHook):
 
     def target_at(self, progress: float) -> float:
         """The target MAC ratio after `progress` (0 ... 1) of the training."""
-        if progress >= self.stop:
-            return self.target
-        if progress <= self.start:
-            return 1.0
-        return 1 + (self.target - 1) * (progress - self.start) / (self.stop - self.start)
+        return 1 + (self.target - 1) * self.falling.passed(progress)
 
     def noise_at(self, progress: float) -> float:
         """The amplitude of the gates' noise after `progress` (0 ... 1) of the training."""

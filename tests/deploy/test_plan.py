@@ -10,7 +10,7 @@ from mmdet_groupconv.deploy import plan
 from mmdet_groupconv.deploy.graph import Graph
 from mmdet_groupconv.deploy.plan import choose_ways, needed_filters, race
 from mmdet_groupconv.deploy.regroup import regroup
-from mmdet_groupconv.deploy.shapes import session
+from mmdet_groupconv.deploy.runtime import session
 
 SHAPE = 12, 10
 
