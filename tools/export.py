@@ -1,7 +1,9 @@
 """Write a detector as an ONNX file in which grouped work is really gone, and check it."""
 
 import argparse
+import shutil
 import sys
+from pathlib import Path
 
 import mmcv
 import torch
@@ -10,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from mmdet_groupconv.checkpoints import check_writable, load_weights
+from mmdet_groupconv.checkpoints import check_writable, load_weights, whole_file
 from mmdet_groupconv.compiler.freezing import freeze_gates
 from mmdet_groupconv.engine.calibration import calibration_batches
 from mmdet_groupconv.engine.errors import user_errors
@@ -25,9 +27,10 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--out', required=True, help='ONNX file to write')
     parser.add_argument(
         '--part',
-        choices=('backbone', 'neck', 'detector'),
+        choices=('backbone', 'neck', 'head', 'detector'),
         default='detector',
-        help='up to which maps; of a two-stage detector, "detector" ends with the RPN',
+        help='all of it, from pixels to boxes, or from normalised images to maps; of a two-stage '
+        'detector, "head" ends with the RPN',
     )
     parser.add_argument(
         '--shape',
@@ -54,13 +57,13 @@ def check(args: argparse.Namespace) -> None:
 
 
 def load_exporter():
-    """The function that writes files; its packages are optional."""
+    """What writes files, what they say, and the script beside them; its packages are optional."""
     try:
-        from mmdet_groupconv.deploy import export_onnx
+        from mmdet_groupconv.deploy import DETECT, export_onnx, metadata
     except ModuleNotFoundError as error:
         message = f"{error.name} not found, it comes with: pip install 'mmdet_groupconv[export]'"
         raise ImportError(message) from error
-    return export_onnx
+    return export_onnx, metadata, DETECT
 
 
 def load_model(cfg: Config, checkpoint: str) -> nn.Module:
@@ -70,45 +73,36 @@ def load_model(cfg: Config, checkpoint: str) -> nn.Module:
     return model.eval()
 
 
-def read_image(path: str, model: nn.Module) -> Tensor:
-    """``[1, 3, H, W]``, as the detector gets it.
-
-    Raises ValueError for what is no image.
-    """
+def read_image(path: str) -> Tensor:
+    """``[1, 3, H, W]``, uint8, RGB. Raises ValueError for what is no image."""
     pixels = mmcv.imread(path)
     if pixels is None:
         raise ValueError(f'--image {path} is no image')
-    inputs = [torch.from_numpy(pixels.transpose(2, 0, 1).copy())]
-    return model.data_preprocessor(dict(inputs=inputs))['inputs']
-
-
-def preprocessing(cfg: Config) -> dict[str, str]:
-    """What has to be done to images first, for the file's metadata."""
-    settings = cfg.model.get('data_preprocessor') or {}
-    names = ('mean', 'std', 'bgr_to_rgb', 'pad_size_divisor')
-    return {name: str(settings[name]) for name in names if name in settings}
+    return torch.from_numpy(mmcv.bgr2rgb(pixels).transpose(2, 0, 1).copy())[None]
 
 
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     with user_errors():
         check(args)
-        export_onnx, cfg = load_exporter(), load_config(args)
+        (export_onnx, metadata, script), cfg = load_exporter(), load_config(args)
         model = load_model(cfg, args.checkpoint)
-        image = None if args.image is None else read_image(args.image, model)
+        image = None if args.image is None else read_image(args.image)
         if args.freeze is not None:
             freeze_gates(model, calibration_batches(cfg, args.calibrate), args.freeze)
-        part = model.backbone if args.part == 'backbone' else model
-        about = dict(config=args.config, checkpoint=args.checkpoint, **preprocessing(cfg))
+        about = dict(config=args.config, checkpoint=args.checkpoint, **metadata(cfg, args.part))
         report = export_onnx(
-            part,
+            model,
             args.out,
             tuple(args.shape),
             args.threads,
-            heads=args.part == 'detector',
+            part=args.part,
             image=image,
             about=about,
         )
+        if args.part == 'detector':
+            with whole_file(Path(args.out).with_name('detect.py')) as temporary:
+                shutil.copyfile(script, temporary)
     height, width = args.shape
     table = Table('output', 'shape', title=f'{args.out}: {height}x{width}', title_justify='left')
     for name, size in report.outputs.items():
@@ -121,6 +115,10 @@ def main(argv: list[str] | None = None) -> int:
         console.print(' (gates come with the image, one image at a time; see also --freeze)')
     else:
         console.print(f', with dense convolutions {1000 * report.ungrouped:.0f} ms')
+    if args.part == 'detector':
+        console.print(
+            f'python {Path(args.out).with_name("detect.py")} {args.out} IMAGES --out FOUND'
+        )
     return 0
 
 

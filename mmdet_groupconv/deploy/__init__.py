@@ -4,6 +4,11 @@ What PyTorch traces has dense convolutions with zeros in them. Their weights alo
 leave out, so nothing here knows a method.
 """
 
-from .export import Report, export_onnx
+from pathlib import Path
 
-__all__ = ['Report', 'export_onnx']
+from .export import Report, export_onnx
+from .metadata import metadata
+
+DETECT = Path(__file__).with_name('detect.py')  # runs a file without this package
+
+__all__ = ['DETECT', 'Report', 'export_onnx', 'metadata']

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..compiler.blocks import HostGates
+from ..compiler.blocks import CompactLinear, HostGates
 from ..compiler.chain import Chain, needed_by
 from ..compiler.fused import NONE, Activation
 from ..compiler.gated import GatedConv, SelfGatedConv
@@ -26,6 +26,8 @@ def traceable(model: nn.Module) -> nn.Module:
         return nn.Sequential(_Chain(Chain([model.unit])), nn.MaxPool2d(3, stride=2, padding=1))
     if isinstance(model, CompactGroupNorm):
         return model.norm
+    if isinstance(model, CompactLinear):
+        return _Linear(model.chain)
     if isinstance(model, HostGates | SelfGatedConv):
         model.pooling = _Mean(model.pooling.order)
     return model
@@ -55,6 +57,17 @@ class _Mean(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         means = x.mean(dim=(2, 3), keepdim=True)
         return means if self.order is None else means[:, self.order]
+
+
+class _Linear(nn.Module):
+    """In the place of ``CompactLinear``."""
+
+    def __init__(self, chain: nn.Module) -> None:
+        super().__init__()
+        self.chain = chain
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.chain(x.t()[None, :, :, None])[0, :, :, 0].t()
 
 
 class _Chain(nn.Module):

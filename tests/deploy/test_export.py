@@ -17,7 +17,7 @@ from onnx import numpy_helper
 
 from mmdet_groupconv.compiler.freezing import freeze_gates
 from mmdet_groupconv.deploy import Report, export, export_onnx
-from mmdet_groupconv.deploy.trace import RawOutputs
+from mmdet_groupconv.deploy.parts import RawOutputs
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 SHAPE = 64, 96
@@ -116,11 +116,11 @@ def test_detectors_with_grouped_necks_and_heads(
     cfg.bbox_head.update(in_channels=16, feat_channels=16, stacked_convs=1)
     model = mix_gates(MODELS.build(cfg), torch.randn(2, 3, 64, 64))
     path = tmp_path / 'detector.onnx'
-    report = export_onnx(model, path, SHAPE)
+    report = export_onnx(model, path, SHAPE, part='head')
     names = [f'{name}_{i}' for name in ('cls_score', 'bbox_pred') for i in range(5)]
     assert list(report.outputs) == names
     check(model, path, run, assert_same, [(1, 3, 260, 400)])
-    report = export_onnx(model, path, SHAPE, heads=False)
+    report = export_onnx(model, path, SHAPE, part='neck')
     assert list(report.outputs) == [f'feature_{i}' for i in range(5)]
 
 
@@ -201,17 +201,16 @@ def test_outputs_are_compared_on_the_image_that_is_given(
     compared = []
     compare = export.compare
 
-    def watch(model, path, image, *args):
+    def watch(model, part, path, image, *args):
         compared.append(image)
-        return compare(model, path, image, *args)
+        return compare(model, part, path, image, *args)
 
     monkeypatch.setattr(export, 'compare', watch)
-    export_onnx(
-        grouped, tmp_path / 'network.onnx', (128, 192), image=torch.full((1, 3, 50, 70), 2.0)
-    )
+    image = torch.full((1, 3, 50, 70), 200, dtype=torch.uint8)
+    export_onnx(grouped, tmp_path / 'network.onnx', (128, 192), image=image)
     assert [tuple(image.shape) for image in compared] == [(1, 3, 128, 192), (1, 3, 64, 96)]
     for image in compared:
-        torch.testing.assert_close(image, torch.full_like(image, 2.0))
+        torch.testing.assert_close(image, torch.full_like(image, 72 / 64))
 
 
 @pytest.mark.parametrize(

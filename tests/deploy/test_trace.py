@@ -1,5 +1,6 @@
 """Networks as the graphs that PyTorch traces."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,8 +15,9 @@ pytest.importorskip('onnxruntime')
 import onnx
 
 from mmdet_groupconv.compiler.freezing import freeze_gates
+from mmdet_groupconv.deploy.parts import RawOutputs
 from mmdet_groupconv.deploy.shapes import takes_one_image
-from mmdet_groupconv.deploy.trace import RawOutputs, trace
+from mmdet_groupconv.deploy.trace import trace
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 TINY = dict(depth=18, base_channels=8)
@@ -66,21 +68,21 @@ def network(request, mix_gates):
 
 @pytest.mark.parametrize('network', BY_IMAGE, indirect=True)
 def test_gates_come_with_the_image_at_any_size(network, run, assert_same):
-    graph = trace(network)
+    graph = trace(network, RawOutputs).graph
     assert takes_one_image(graph)
     check(network, graph, run, assert_same, [(1, 3, 75, 45), (1, 3, 64, 97), (1, 3, 101, 33)])
 
 
 @pytest.mark.parametrize('network', STATIC, indirect=True)
 def test_static_networks_take_batches_of_any_size(network, run, assert_same):
-    graph = trace(network)
+    graph = trace(network, RawOutputs).graph
     assert not takes_one_image(graph)
     check(network, graph, run, assert_same, [(1, 3, 75, 45), (2, 3, 64, 97)])
 
 
 @pytest.mark.parametrize('network', ['SGC r18', 'FLGC r18'], indirect=True)
 def test_connections_that_are_closed_are_zeros_in_the_graph(network):
-    graph = trace(network).graph
+    graph = trace(network, RawOutputs).graph.graph
     read = {node.input[1] for node in graph.node if node.op_type == 'Conv'}
     weights = [onnx.numpy_helper.to_array(c) for c in graph.initializer if c.name in read]
     assert sum((weight == 0).mean() > 0.2 for weight in weights) == 16
@@ -90,7 +92,7 @@ def test_connections_that_are_closed_are_zeros_in_the_graph(network):
 @pytest.mark.parametrize('network', ['MSGC r18', 'DGC r18'], indirect=True)
 def test_frozen_gates_are_static(network, run, assert_same):
     freeze_gates(network, [torch.randn(4, 3, 64, 64)], 0.5)
-    graph = trace(network)
+    graph = trace(network, RawOutputs).graph
     assert not takes_one_image(graph)
     check(network, graph, run, assert_same, [(1, 3, 75, 45), (2, 3, 64, 97)])
 
@@ -98,7 +100,7 @@ def test_frozen_gates_are_static(network, run, assert_same):
 def test_one_stage_detectors_end_with_what_the_head_predicts(run, assert_same, mix_gates):
     model = detector('retinanet/retinanet_flgc-r18_fpn_whole_1x_coco')
     mix_gates(model, torch.randn(4, 3, 64, 64))
-    graph = trace(model)
+    graph = trace(model, RawOutputs).graph
     images = torch.randn(2, 3, 64, 96)
     with torch.no_grad():
         scores, boxes = model.bbox_head(model.extract_feat(images))
@@ -110,14 +112,14 @@ def test_one_stage_detectors_end_with_what_the_head_predicts(run, assert_same, m
 
 def test_without_heads_detectors_end_with_the_neck(run, assert_same):
     model = detector('retinanet/retinanet_msgc-r18_fpn_1x_coco')
-    graph = trace(model, heads=False)
+    graph = trace(model, partial(RawOutputs, heads=False)).graph
     assert [y.name for y in graph.graph.output] == [f'feature_{i}' for i in range(5)]
     check(model, graph, run, assert_same, [(1, 3, 96, 65)], heads=False)
 
 
 def test_two_stage_detectors_end_with_what_the_rpn_predicts(run, assert_same):
     model = detector('faster_rcnn/faster-rcnn_sgc-r18_fpn_1x_coco')
-    graph = trace(model)
+    graph = trace(model, RawOutputs).graph
     images = torch.randn(1, 3, 64, 96)
     with torch.no_grad():
         features = model.extract_feat(images)
@@ -136,7 +138,7 @@ class Other(BaseDetector):
 
 def test_other_detectors_are_refused():
     with pytest.raises(ValueError, match='Other is no one-stage or two-stage detector'):
-        trace(Other())
+        trace(Other(), RawOutputs)
 
 
 def test_the_network_is_left_as_it_was(mix_gates):
@@ -146,7 +148,7 @@ def test_the_network_is_left_as_it_was(mix_gates):
     modes = [module.training for module in network.modules()]
     state = {key: value.clone() for key, value in network.state_dict().items()}
     modules = dict(network.named_modules())
-    trace(network)
+    trace(network, RawOutputs)
     assert [module.training for module in network.modules()] == modes
     assert dict(network.named_modules()) == modules
     assert all(torch.equal(value, state[key]) for key, value in network.state_dict().items())

@@ -1,5 +1,7 @@
 """tools/export.py on small detectors."""
 
+import json
+import subprocess
 import sys
 from pathlib import Path
 
@@ -97,7 +99,7 @@ def maps_of(detector, part, images):
     return {f'{name}_{i}': y for name, levels in maps.items() for i, y in enumerate(levels)}
 
 
-@pytest.mark.parametrize('part', ['backbone', 'neck', 'detector'])
+@pytest.mark.parametrize('part', ['backbone', 'neck', 'head'])
 def test_the_file_computes_the_part_that_is_asked_for(
     module, checkpoint, detector, tmp_path, capsys, part
 ):
@@ -134,18 +136,6 @@ def test_the_file_tells_what_it_is_of_and_how_images_are_normalised(
     )
 
 
-def test_an_image_is_read_as_the_detector_reads_it(module, detector, tmp_path):
-    path = tmp_path / 'image.png'
-    pixels = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
-    cv2.imwrite(str(path), pixels)
-    image = module.read_image(str(path), detector)
-    assert image.shape == (1, 3, 64, 64)
-    settings = Config.fromfile(CONFIG).model.data_preprocessor
-    rgb = (pixels[..., ::-1] - np.array(settings.mean)) / np.array(settings.std)
-    expected = torch.from_numpy(rgb).permute(2, 0, 1).float()
-    torch.testing.assert_close(image[0, :, :40, :50], expected, rtol=1e-4, atol=1e-4)
-
-
 def test_the_file_is_checked_on_an_image(module, checkpoint, tmp_path, monkeypatch, untimed):
     from mmdet_groupconv.deploy import export
 
@@ -154,9 +144,9 @@ def test_the_file_is_checked_on_an_image(module, checkpoint, tmp_path, monkeypat
     seen = []
     compare = export.compare
 
-    def watch(model, path, image, *args):
+    def watch(model, part, path, image, *args):
         seen.append(image)
-        return compare(model, path, image, *args)
+        return compare(model, part, path, image, *args)
 
     monkeypatch.setattr(export, 'compare', watch)
     assert run(module, checkpoint, out, '--image', path, '--part', 'backbone') == 0
@@ -188,6 +178,60 @@ def test_gates_by_image_can_be_frozen(module, tmp_path, capsys, untimed):
     assert len(outputs_of(out, torch.randn(2, 3, 64, 64))) == 4
 
 
+def test_a_detector_s_file_runs_without_this_package(
+    module, checkpoint, detector, tmp_path, capsys, untimed
+):
+    (tmp_path / 'images').mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
+    cv2.imwrite(str(tmp_path / 'images/noise.png'), pixels)
+    (tmp_path / 'images/broken.png').write_text('no image')
+    out = tmp_path / 'detector.onnx'
+    assert run(module, checkpoint, out) == 0
+    assert 'detect.py' in capsys.readouterr().out
+    kept = {entry.key: entry.value for entry in onnx.load(out).metadata_props}
+    assert json.loads(kept['classes']) == ['Platelets', 'RBC', 'WBC']
+    assert json.loads(kept['scale']) == [320, 320]
+    assert json.loads(kept['keep_ratio']) is True
+    # Nothing but these may be imported, from wherever they are installed.
+    alone = (
+        'import sys, runpy\n'
+        'import numpy, PIL.Image, PIL.ImageDraw, onnxruntime\n'
+        'for name in ("torch", "mmdet", "mmcv", "mmengine", "mmdet_groupconv", "cv2"):\n'
+        '    sys.modules[name] = None\n'
+        'sys.argv = sys.argv[1:]\n'
+        'runpy.run_path(sys.argv[0], run_name="__main__")\n'
+    )
+    arguments = [tmp_path / 'detect.py', out, tmp_path / 'images', '--out', tmp_path / 'found']
+    command = [sys.executable, '-c', alone, *map(str, arguments), '--score-thr', '0']
+    ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert ended.returncode == 0, ended.stderr
+    assert 'broken.png is left out' in ended.stderr
+    found = json.loads((tmp_path / 'found/predictions.json').read_text())
+    assert [image['file_name'] for image in found['images']] == ['noise.png']
+    assert (tmp_path / 'found/pictures/noise.jpg').is_file()
+    assert [category['name'] for category in found['categories']] == ['Platelets', 'RBC', 'WBC']
+    for box in found['annotations']:
+        left, top, width, height = box['bbox']
+        assert 0 <= left <= left + width <= 64.1
+        assert 0 <= top <= top + height <= 48.1
+
+
+def test_a_file_that_is_no_detector_s_is_refused_by_the_script(
+    module, checkpoint, tmp_path, untimed
+):
+    out = tmp_path / 'maps.onnx'
+    assert run(module, checkpoint, out, '--part', 'neck') == 0
+    assert not (tmp_path / 'detect.py').exists()
+    from mmdet_groupconv.deploy import DETECT
+
+    cv2.imwrite(str(tmp_path / 'a.png'), np.zeros((32, 32, 3), np.uint8))
+    command = [sys.executable, DETECT, out, tmp_path / 'a.png', '--out', tmp_path / 'found']
+    ended = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert 'does not say what it detects' in ended.stderr
+    assert not (tmp_path / 'found').exists()
+
+
 @pytest.fixture
 def no_work(module, monkeypatch):
     """Neither calibrating nor exporting is reached."""
@@ -196,7 +240,7 @@ def no_work(module, monkeypatch):
         raise AssertionError('work was begun')
 
     monkeypatch.setattr(module, 'freeze_gates', unexpected)
-    monkeypatch.setattr(module, 'load_exporter', lambda: unexpected)
+    monkeypatch.setattr(module, 'load_exporter', lambda: (unexpected, unexpected, None))
 
 
 @pytest.mark.parametrize(

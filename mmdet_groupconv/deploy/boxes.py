@@ -1,0 +1,150 @@
+"""From what heads predict to boxes, in operations that an ONNX file can hold; one image at a time.
+
+The same as MMDetection's ``predict_by_feat``, but for limits that a graph has to compute: how many
+scores there are, how large the image is.
+"""
+
+from typing import Any, NamedTuple
+
+import torch
+from mmdet.models.dense_heads import RPNHead
+from mmdet.models.dense_heads.anchor_head import AnchorHead
+from mmdet.models.roi_heads import StandardRoIHead
+from mmdet.structures.bbox import get_box_tensor
+from torch import Tensor, nn
+from torchvision.ops import nms, roi_align
+
+
+class Boxes(NamedTuple):
+    """boxes: ``[N, 4]``, corners in pixels. scores, labels: ``[N]``. The highest score first."""
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+
+
+class DenseBoxes(nn.Module):
+    """What an anchor-based dense head predicts, a RetinaNet's or an RPN's.
+
+    head: its prior generator, coder and ``test_cfg`` count. Raises ValueError for scores that are
+    no sigmoids.
+    """
+
+    def __init__(self, head: AnchorHead) -> None:
+        super().__init__()
+        if not head.use_sigmoid_cls:
+            raise ValueError(f'{type(head).__name__} has no sigmoids, expected such scores')
+        self.coder, self.cfg = head.bbox_coder, head.test_cfg
+        self.classes = head.cls_out_channels
+        self.strides = [stride[0] for stride in head.prior_generator.strides]
+        self.is_rpn = isinstance(head, RPNHead)
+        for level, anchors in enumerate(head.prior_generator.base_anchors):
+            self.register_buffer(f'anchors{level}', anchors)
+
+    def forward(self, scores: list[Tensor], deltas: list[Tensor], size: Tensor) -> Boxes:
+        """scores: ``[1, A * classes, H, W]`` a level. deltas: ``[1, A * 4, H, W]``. size: ``[4]``,
+        the image's width and height, twice."""
+        found = [
+            self._level(level, *maps, size)
+            for level, maps in enumerate(zip(scores, deltas, strict=True))
+        ]
+        boxes, of_boxes, labels = (torch.cat(parts) for parts in zip(*found, strict=True))
+        levels = torch.cat([torch.full_like(part[2], level) for level, part in enumerate(found)])
+        width, height = boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1]
+        least = self.cfg.get('min_bbox_size', -1)
+        threshold = self.cfg.get('score_thr', 0.0)
+        keep = of_boxes > threshold
+        if least >= 0:
+            keep = keep & (width > least) & (height > least)
+        apart = levels if self.is_rpn else labels
+        kept = Boxes(boxes[keep], of_boxes[keep], labels[keep])
+        return suppressed(kept, apart[keep], self.cfg.nms, self.cfg.max_per_img)
+
+    def _level(self, level: int, scores: Tensor, deltas: Tensor, size: Tensor) -> tuple:
+        rows = scores.permute(0, 2, 3, 1).reshape(-1, self.classes).sigmoid()
+        best, order = highest(rows.flatten(), self.cfg.nms_pre)
+        places, labels = order // self.classes, order % self.classes
+        priors = self._priors(level, scores)[places]
+        deltas = deltas.permute(0, 2, 3, 1).reshape(-1, 4)[places]
+        return clipped(self.coder, priors, deltas, size), best, labels
+
+    def _priors(self, level: int, x: Tensor) -> Tensor:
+        """``[H * W * A, 4]``, as the prior generator lays them out."""
+        stride = self.strides[level]
+        down = torch.arange(x.shape[2], device=x.device) * stride
+        across = torch.arange(x.shape[3], device=x.device) * stride
+        down, across = torch.meshgrid(down, across, indexing='ij')
+        shifts = torch.stack([across, down, across, down], dim=-1).reshape(-1, 1, 4)
+        return (shifts + getattr(self, f'anchors{level}')[None]).reshape(-1, 4)
+
+
+class RoIBoxes(nn.Module):
+    """What a standard RoI head makes of proposals: pooled by level, classified, refined.
+
+    head: its extractor and its box head. Raises ValueError for other kinds of extractors.
+    """
+
+    def __init__(self, head: StandardRoIHead) -> None:
+        super().__init__()
+        extractor = head.bbox_roi_extractor
+        self.head, self.cfg = head.bbox_head, head.test_cfg
+        self.scale = extractor.finest_scale
+        self.layers = [
+            (layer.output_size, layer.spatial_scale, layer.sampling_ratio, layer.aligned)
+            for layer in extractor.roi_layers
+        ]
+
+    def forward(self, maps: list[Tensor], proposals: Tensor, size: Tensor) -> Boxes:
+        """maps: ``[1, C, H, W]`` a level. proposals: ``[N, 4]``. size: see :class:`DenseBoxes`."""
+        rois = torch.cat([torch.zeros_like(proposals[:, :1]), proposals], dim=1)
+        scores, deltas = self.head(self._pool(maps, rois))
+        scores = scores.softmax(dim=-1)[:, :-1]  # the last class is background
+        classes = scores.shape[1]
+        deltas = deltas.reshape(-1, 4)
+        if not self.head.reg_class_agnostic:
+            proposals = proposals[:, None].expand(-1, classes, 4).reshape(-1, 4)
+        boxes = clipped(self.head.bbox_coder, proposals, deltas, size)
+        if self.head.reg_class_agnostic:
+            boxes = boxes[:, None].expand(-1, classes, 4).reshape(-1, 4)
+        labels = torch.arange(classes, device=scores.device).expand(scores.shape).reshape(-1)
+        scores = scores.reshape(-1)
+        keep = scores > self.cfg.score_thr
+        kept = Boxes(boxes[keep], scores[keep], labels[keep])
+        return suppressed(kept, kept.labels, self.cfg.nms, self.cfg.max_per_img)
+
+    def _pool(self, maps: list[Tensor], rois: Tensor) -> Tensor:
+        """``[N, C, h, w]``, each box from the level of its size."""
+        side = ((rois[:, 3] - rois[:, 1]) * (rois[:, 4] - rois[:, 2])).sqrt()
+        level = (side / self.scale + 1e-6).log2().floor().clamp(0, len(self.layers) - 1)
+        pooled, order = [], []
+        for number, (x, layer) in enumerate(zip(maps, self.layers, strict=False)):
+            own = (level == number).nonzero()[:, 0]
+            pooled.append(roi_align(x, rois[own], *layer))
+            order.append(own)
+        return torch.cat(pooled)[torch.cat(order).argsort()]
+
+
+def highest(scores: Tensor, most: int) -> tuple[Tensor, Tensor]:
+    """The up to `most` highest of ``[N]``, and where they are."""
+    if torch.jit.is_tracing():  # their number is the graph's to find out
+        number = torch.minimum(scores.new_tensor(most), scores.new_tensor(scores.shape[0]))
+        return scores.topk(number.to(torch.int64))
+    return scores.topk(min(most, len(scores)))
+
+
+def clipped(coder: Any, priors: Tensor, deltas: Tensor, size: Tensor) -> Tensor:
+    """Boxes within the image, ``[N, 4]``."""
+    boxes = get_box_tensor(coder.decode(priors, deltas))
+    return boxes.clamp(min=0).minimum(size) if coder.clip_border else boxes
+
+
+def suppressed(boxes: Boxes, apart: Tensor, cfg: Any, most: int) -> Boxes:
+    """Less those that overlap a better one of the same number in `apart`, ``[N]``."""
+    if cfg.get('class_agnostic', False):
+        apart = torch.zeros_like(apart)
+    far = torch.cat([boxes.boxes.flatten(), boxes.boxes.new_zeros(1)]).max() + 1  # of none: 1
+    shift = apart.to(boxes.boxes) * far
+    keep = nms(boxes.boxes + shift[:, None], boxes.scores, cfg.iou_threshold)
+    scores, order = highest(boxes.scores[keep], most)
+    keep = keep[order]
+    return Boxes(boxes.boxes[keep], scores, boxes.labels[keep])
