@@ -67,7 +67,7 @@ def start(model, dense, precision=torch.float64):
         if isinstance(module, MaskGenerator):
             channels = module.conv[3].out_channels // module.heads
             module.start_from_importance(torch.rand(module.heads, channels))
-            module.noise = MACBudgetHook(warmup=0.5).noise_at(0.0)
+            module.noise = MACBudgetHook(settle=0.0).noise_at(0.0)
         elif isinstance(module, DGCConv2d):
             module.start_from_importance(torch.rand(module.saliency.heads, module.in_channels))
 

@@ -16,7 +16,7 @@ model = dict(
     rpn_head=dict(type='GroupedRPNHead', conv_cfg=conv_cfg),
     roi_head=dict(bbox_head=dict(type='GroupedShared2FCBBoxHead', linear_cfg=_base_.linear_cfg)),
 )
-optim_wrapper = dict(optimizer=dict(lr=0.01), paramwise_cfg=_base_.method_paramwise)
+optim_wrapper = dict(paramwise_cfg=_base_.method_paramwise)
 custom_hooks = [
     *_base_.custom_hooks,
     dict(

@@ -17,7 +17,7 @@ model = dict(
     neck=dict(conv_cfg=conv_cfg),
     bbox_head=dict(type='GroupedRetinaHead', conv_cfg=conv_cfg, pred_cfg=conv_cfg),
 )
-optim_wrapper = dict(optimizer=dict(lr=0.005), paramwise_cfg=_base_.method_paramwise)
+optim_wrapper = dict(optimizer=dict(lr=0.01), paramwise_cfg=_base_.method_paramwise)
 custom_hooks = [
     *_base_.custom_hooks,
     dict(

@@ -170,7 +170,7 @@ def schedule(cfg: Config, method: str, macs: float, scope: str) -> dict:
     if method == 'msgc':
         weight = 5.0 if _is_adam(cfg) else 30.0  # AdamW scales each gradient by its own size
         return dict(
-            type='MACBudgetHook', target=macs, scope=scope, weight=weight, stop=0.4, warmup=1.0,
-            settle=0.0, slack=0.02,
+            type='MACBudgetHook', target=macs, scope=scope, weight=weight, stop=0.4, settle=0.0,
+            slack=0.02,
         )  # fmt: skip
     return dict(type='MACRatioHook')

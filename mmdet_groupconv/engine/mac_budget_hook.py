@@ -27,17 +27,15 @@ class MACBudgetHook(MACRatioHook):
     scope: 'backbone' for a target relative to the backbone's MACs (the papers'), 'detector' for one
     relative to the whole detector's (ours).
 
-    warmup: training progress until which the noise that samples gates rises linearly from none to
-    the published one (ours; the paper has all of it from the first iteration). At full strength
-    gates that have just opened miss one channel in eight, at random: more than the weights of a
-    trained dense detector bear. settle: training progress from which gates are those of evaluation,
-    no longer sampled (ours; the paper samples to the end). In a short run most gates are still
-    undecided by then: without it, weights never see the gates that they are tested with, and the
-    ratio of evaluation is not the one that was held. From then on the loss is that of the distance,
-    from below too: gates that only noise had opened are shut now, and their share is spent anew.
-    slack: excess at which the loss is twice the
-    published one (ours): multiplied by ``1 + excess / slack``, so that gates which lag behind a
-    falling target are pushed harder the further they are; None for the published loss.
+    settle: training progress from which gates are those of evaluation, no longer sampled (ours; the
+    paper samples to the end). In a short run most gates are still undecided by then: without it,
+    weights never see the gates that they are tested with, and the ratio of evaluation is not the
+    one that was held. From then on the loss is that of the distance, from below too: gates that
+    only noise had opened are shut now, and their share is spent anew. With 0 nothing is ever
+    sampled: noise shuts one channel in eight of gates that have just opened, more than the weights
+    of a trained dense detector bear. slack: excess at which the loss is twice the published one
+    (ours): multiplied by ``1 + excess / slack``, so that gates which lag behind a falling target
+    are pushed harder the further they are; None for the published loss.
 
     Raises ValueError for numbers out of range, a scope without gated layers, and epochs that end
     with a batch of one image, where gate nets normalise over batches.
@@ -51,7 +49,6 @@ class MACBudgetHook(MACRatioHook):
         stop: float = 0.5,
         scope: str = 'backbone',
         settle: float = 1.0,
-        warmup: float = 0.0,
         slack: float | None = None,
     ) -> None:
         super().__init__()
@@ -59,7 +56,6 @@ class MACBudgetHook(MACRatioHook):
         check_number('target', target, own, 'a ratio in (0, 1]', lambda v: 0 < v <= 1)
         check_number('weight', weight, own, 'a number of 0 or more', lambda v: v >= 0)
         check_number('settle', settle, own, share, lambda v: 0 <= v <= 1)
-        check_number('warmup', warmup, own, share, lambda v: 0 <= v <= 1)
         if slack is not None:
             check_number('slack', slack, own, 'a number above 0, or None', lambda v: v > 0)
         if scope not in ('backbone', 'detector'):
@@ -69,7 +65,6 @@ class MACBudgetHook(MACRatioHook):
         self.falling = Span(start, stop, own)
         self.scope = scope
         self.settle = settle
-        self.warmup = warmup
         self.slack = slack
         self.target_now = 1.0
         self._settled = False
@@ -81,9 +76,7 @@ class MACBudgetHook(MACRatioHook):
 
     def noise_at(self, progress: float) -> float:
         """The amplitude of the gates' noise after `progress` (0 ... 1) of the training."""
-        if progress >= self.settle:
-            return 0.0
-        return 1.0 if progress >= self.warmup else progress / self.warmup
+        return 0.0 if progress >= self.settle else 1.0
 
     def check(self, model: nn.Module) -> None:
         """Raise ValueError where the scope has no gated layers."""

@@ -95,10 +95,18 @@ def test_the_budgets_weight_goes_by_the_optimizer(dense, optimizer, weight):
 
 @pytest.mark.parametrize(
     ('method', 'optimizer', 'factor'),
-    [('fixed', 'SGD', 1.0), ('sgc', 'AdamW', 2.0), ('msgc', 'SGD', 0.5), ('dgc', 'AdamW', 0.5)],
+    [('fixed', 'SGD', 1.0), ('sgc', 'AdamW', 2.0), ('msgc', 'SGD', 1.0), ('dgc', 'AdamW', 2.0)],
 )
 def test_the_rate_goes_by_what_filters_read_and_by_the_optimizer(dense, method, optimizer, factor):
     dense.optim_wrapper.optimizer.type = optimizer
     made = grouped_config(dense, method, 'detector', COUNTING)
     expected = factor * dense.optim_wrapper.optimizer.lr
     assert made.optim_wrapper.optimizer.lr == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(('optimizer', 'factor'), [('SGD', 5.0), ('AdamW', 1.0)])
+def test_gates_learn_faster_where_the_optimizer_does_not_see_to_it(dense, optimizer, factor):
+    dense.optim_wrapper.optimizer.type = optimizer
+    made = grouped_config(dense, 'msgc', 'detector', COUNTING)
+    keys = made.optim_wrapper.paramwise_cfg.custom_keys
+    assert keys['maskgen'] == dict(lr_mult=factor, decay_mult=0.0)

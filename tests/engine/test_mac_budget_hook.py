@@ -33,7 +33,6 @@ def test_a_budget_without_schedule_holds_from_the_first_iteration():
         (dict(start=0.6, stop=0.5), 'stop=0.5 of MACBudgetHook, .* from start=0.6'),
         (dict(stop=1.1), 'stop=1.1'),
         (dict(settle=-0.1), 'settle=-0.1'),
-        (dict(warmup=1.1), 'warmup=1.1'),
         (dict(slack=0.0), 'slack=0.0 of MACBudgetHook'),
         (dict(scope='neck'), "scope='neck' of MACBudgetHook, expected 'backbone' or 'detector'"),
     ],
@@ -53,13 +52,11 @@ def noise(model):
     [
         ({}, [1, 1, 1, 1]),  # as published
         (dict(settle=0.5), [1, 1, 0, 0]),
-        (dict(warmup=0.5), [0, 0.5, 1, 1]),
-        (dict(warmup=0.625, settle=0.75), [0, 0.4, 0.8, 0]),
-        (dict(warmup=1.0), [0, 0.25, 0.5, 0.75]),
+        (dict(settle=0.0), [0, 0, 0, 0]),
     ],
     ids=str,
 )
-def test_noise_comes_by_and_by_and_goes_as_gates_settle(tiny_cfg, train, arguments, amplitudes):
+def test_noise_goes_as_gates_settle(tiny_cfg, train, arguments, amplitudes):
     tiny_cfg.custom_hooks[0].update(arguments)
     _, seen = train(tiny_cfg, noise)
     assert [value for values in seen for value in values] == pytest.approx(amplitudes)
@@ -67,7 +64,7 @@ def test_noise_comes_by_and_by_and_goes_as_gates_settle(tiny_cfg, train, argumen
 
 def test_resumed_run_goes_on_with_the_noise_where_it_was(repeatable_cfg, train, scalars):
     cfg = repeatable_cfg
-    cfg.custom_hooks[0].warmup = 0.8
+    cfg.custom_hooks[0].settle = 0.8
     cfg.custom_hooks.append(dict(type='EpochSeedHook', priority='HIGH'))
     cfg.train_cfg.max_epochs = 2
     cfg.train_dataloader.dataset.num_images = 4

@@ -16,7 +16,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 CONFIGS = PROJECT / 'configs'
 DEMO = CONFIGS / 'demo/retinanet_msgc-r18_scenes.py'
 METHODS = {
-    'msgc': (dict(type='MSGCResNet'), dict(type='MACBudgetHook', weight=30.0, warmup=0.8)),
+    'msgc': (dict(type='MSGCResNet'), dict(type='MACBudgetHook', weight=30.0, settle=0.8)),
     'dgc': (dict(type='DGCResNet', gate_factor=0.5), dict(type='DGCScheduleHook')),
     'flgc': (dict(type='FLGCResNet', groups=3), dict(type='MACRatioHook')),
     'sgc': (

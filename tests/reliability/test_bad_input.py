@@ -92,7 +92,6 @@ NUMBERS = {
     'MACBudgetHook.weight': (hook('MACBudgetHook', 'weight'), 'weight', [-1]),
     'MACBudgetHook.start': (hook('MACBudgetHook', 'start'), 'start', [-1, 1.1]),
     'MACBudgetHook.stop': (hook('MACBudgetHook', 'stop'), 'stop', [-1, 1.1]),
-    'MACBudgetHook.warmup': (hook('MACBudgetHook', 'warmup'), 'warmup', [-1, 1.1]),
     'DGCScheduleHook.weight': (hook('DGCScheduleHook', 'weight'), 'weight', [-1e-9]),
     'DGCScheduleHook.start': (hook('DGCScheduleHook', 'start'), 'start', [-1, 1.1]),
     'DGCScheduleHook.stop': (hook('DGCScheduleHook', 'stop'), 'stop', [-1, 1.1]),
