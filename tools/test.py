@@ -6,6 +6,7 @@ import sys
 from mmengine.config import Config
 from rich.console import Console
 from rich.table import Table
+from torch import nn
 
 from mmdet_groupconv.checkpoints import check_writable
 from mmdet_groupconv.compiler import compact
@@ -29,7 +30,10 @@ from mmdet_groupconv.engine.options import (
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description='Test (and evaluate) a detector')
     add_config_options(parser)
-    parser.add_argument('checkpoint', help='checkpoint file')
+    parser.add_argument('checkpoint', help='checkpoint, or ONNX file of tools/export.py')
+    parser.add_argument(
+        '--compare', metavar='CHECKPOINT', help='test this too, and tell what the ONNX file changes'
+    )
     parser.add_argument(
         '--compact', action='store_true', help='do only the gated work; MACs are not counted then'
     )
@@ -48,9 +52,14 @@ def configure(args: argparse.Namespace) -> Config:
     if args.out:
         check_writable(args.out, args.checkpoint)
     cfg = load_config(args)
-    cfg.load_from = args.checkpoint
+    is_file = args.checkpoint.endswith('.onnx')
+    if is_file and (args.compact or args.freeze is not None):
+        raise ValueError(f'{args.checkpoint} is as it is, expected no --compact or --freeze')
+    if args.compare and not is_file:
+        raise ValueError(f'--compare with {args.checkpoint}, expected an ONNX file to compare')
+    cfg.load_from = args.compare if is_file else args.checkpoint
     check_freeze(args)
-    if args.compact or args.freeze is not None:
+    if args.compact or args.freeze is not None or is_file:
         drop_gate_hooks(cfg)
     return cfg
 
@@ -58,10 +67,19 @@ def configure(args: argparse.Namespace) -> Config:
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     with user_errors():
-        runner = build_runner(configure(args), ('test',))
+        cfg = configure(args)
+        detector = load_file(args.checkpoint) if args.checkpoint.endswith('.onnx') else None
+        runner = build_runner(cfg, ('test',))
     if args.out:
         save_predictions(runner, args.out)
     with run_errors():
+        if detector is not None:
+            before = runner.test() if args.compare else {}
+            runner.model = detector
+            after = runner.test()
+            if args.compare:
+                print_change(before, after, 'checkpoint', 'file')
+            return 0
         runner.load_or_resume()
         eager = bare_model(runner)
         if args.compact:
@@ -71,13 +89,23 @@ def main(argv: list[str] | None = None) -> int:
             with user_errors():
                 batches = calibration_batches(runner.cfg, args.calibrate)
                 runner.model = compact(eager, batches, args.freeze)
-            print_change(metrics, runner.test())
+            print_change(metrics, runner.test(), 'gates by image', 'frozen')
     return 0
 
 
-def print_change(before: dict[str, float], after: dict[str, float]) -> None:
-    """What freezing did to the metrics, as a table."""
-    table = Table('metric', 'gates by image', 'frozen', 'change')
+def load_file(path: str) -> nn.Module:
+    """A detector's ONNX file; the packages for it are optional."""
+    try:
+        from mmdet_groupconv.deploy import FileDetector
+    except ModuleNotFoundError as error:
+        message = f"{error.name} not found, it comes with: pip install 'mmdet_groupconv[export]'"
+        raise ImportError(message) from error
+    return FileDetector(path)
+
+
+def print_change(before: dict[str, float], after: dict[str, float], one: str, other: str) -> None:
+    """Metrics side by side, as a table."""
+    table = Table('metric', one, other, 'change')
     for name, value in before.items():
         table.add_row(name, f'{value:.4f}', f'{after[name]:.4f}', f'{after[name] - value:+.4f}')
     Console().print(table)

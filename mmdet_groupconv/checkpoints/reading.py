@@ -6,6 +6,8 @@ from pickle import UnpicklingError
 import torch
 from torch import Tensor
 
+from ..compat import allow_log_buffers
+
 
 def read_state_dict(path: str | os.PathLike, prefix: str = '') -> dict[str, Tensor]:
     """The state dict of a checkpoint file, on the CPU.
@@ -40,6 +42,7 @@ def read_checkpoint(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict]:
     if not os.path.isfile(path):
         raise FileNotFoundError(f'checkpoint {path} not found')
     try:
+        allow_log_buffers()  # OneDL's MMEngine disallows them again whenever it has loaded a file
         content = torch.load(path, map_location='cpu', weights_only=True)
     except UnpicklingError as error:
         raise ValueError(

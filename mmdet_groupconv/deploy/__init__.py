@@ -7,8 +7,9 @@ leave out, so nothing here knows a method.
 from pathlib import Path
 
 from .export import Report, export_onnx
+from .file_detector import FileDetector
 from .metadata import metadata
 
 DETECT = Path(__file__).with_name('detect.py')  # runs a file without this package
 
-__all__ = ['DETECT', 'Report', 'export_onnx', 'metadata']
+__all__ = ['DETECT', 'FileDetector', 'Report', 'export_onnx', 'metadata']

@@ -196,6 +196,57 @@ def test_freezing_tells_what_it_changes(tool, run, capsys):
     assert '--freeze 2.0: expected a share' in capsys.readouterr().err
 
 
+@pytest.fixture(scope='module')
+def exported(tool, run):
+    """An ONNX file of the run's detector, at the size of its images."""
+    pytest.importorskip('onnxruntime')
+    file, shape = run / 'detector.onnx', ['--shape', '64', '64']
+    checkpoint = str(run / 'work_dir/epoch_1.pth')
+    kept = 'model.test_cfg.score_thr=0.0'
+    settings = [word for word in tiny(run, kept) if word not in ('--work-dir',)]
+    settings = settings[settings.index('--cfg-options') :]
+    assert tool('export').main([DEMO, checkpoint, '--out', str(file), *shape, *settings]) == 0
+    return file
+
+
+def test_a_file_has_the_metrics_of_its_checkpoint(tool, run, exported, capsys):
+    checkpoint = str(run / 'work_dir/epoch_1.pth')
+    kept = 'model.test_cfg.score_thr=0.0'
+    arguments = [DEMO, str(exported), '--compare', checkpoint, *tiny(run, kept)]
+    assert tool('test').main(arguments) == 0
+    table = [line for line in capsys.readouterr().out.splitlines() if 'coco/bbox_mAP ' in line]
+    (cells,) = ([cell.strip() for cell in line.split('│')[2:5]] for line in table)
+    assert abs(float(cells[0]) - float(cells[1])) <= 1e-3
+
+
+@pytest.mark.parametrize(
+    ('options', 'complaint'),
+    [
+        (['--compact'], 'expected no --compact or --freeze'),
+        (['--compare', 'nowhere.pth'], 'nowhere.pth not found'),
+    ],
+)
+def test_what_a_file_can_not_be_tested_with(tool, run, exported, capsys, options, complaint):
+    with pytest.raises(SystemExit):
+        tool('test').main([DEMO, str(exported), *options, *tiny(run)])
+    assert complaint in capsys.readouterr().err
+
+
+def test_a_file_that_is_no_detector_s_is_refused(tool, run, tmp_path, capsys):
+    pytest.importorskip('onnxruntime')
+    (tmp_path / 'text.onnx').write_text('no graph')
+    for name, complaint in (
+        ('text.onnx', 'can not be read by onnxruntime'),
+        ('no.onnx', 'no.onnx not found'),
+    ):
+        with pytest.raises(SystemExit):
+            tool('test').main([DEMO, str(tmp_path / name), *tiny(run)])
+        assert complaint in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        tool('test').main([DEMO, 'a.pth', '--compare', 'b.pth', *tiny(run)])
+    assert '--compare with a.pth, expected an ONNX file' in capsys.readouterr().err
+
+
 def test_testing_writes_metrics_pictures_and_predictions(tool, run):
     checkpoint = str(run / 'work_dir/epoch_1.pth')
     out = run / 'predictions.pkl'

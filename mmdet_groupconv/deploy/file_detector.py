@@ -1,0 +1,51 @@
+"""A detector's file in the place of the detector, for MMEngine's test loop."""
+
+import os
+from typing import Any
+
+import numpy as np
+import torch
+from mmdet.structures import DetDataSample
+from mmengine.structures import InstanceData
+from torch import Tensor, nn
+
+from .runtime import session
+
+
+class FileDetector(nn.Module):
+    """What :func:`export_onnx` wrote of a whole detector, run by onnxruntime.
+
+    threads: 0 for as many as there are cores. Raises FileNotFoundError, and ValueError for a file
+    of something else.
+    """
+
+    def __init__(self, path: str | os.PathLike, threads: int = 0) -> None:
+        super().__init__()
+        if not os.path.isfile(path):
+            raise FileNotFoundError(f'file {path} not found')
+        try:
+            self.session = session(path, threads)
+        except Exception as error:  # onnxruntime's own kinds
+            raise ValueError(f'file {path} can not be read by onnxruntime: {error}') from error
+        if 'scale' not in self.session.get_modelmeta().custom_metadata_map:
+            raise ValueError(
+                f'file {path} gives no boxes, expected one of tools/export.py --part detector'
+            )
+
+    @torch.no_grad()
+    def test_step(self, data: dict[str, Any]) -> list[DetDataSample]:
+        """Boxes in the images as they were before the test pipeline resized them.
+
+        data: a batch of a data loader, images ``[3, H, W]`` uint8 in BGR.
+        """
+        return [
+            self._detect(image, sample)
+            for image, sample in zip(data['inputs'], data['data_samples'], strict=True)
+        ]
+
+    def _detect(self, image: Tensor, sample: DetDataSample) -> DetDataSample:
+        pixels = np.ascontiguousarray(image.numpy()[None, ::-1])
+        boxes, scores, labels = map(torch.from_numpy, self.session.run(None, {'images': pixels}))
+        boxes = boxes / boxes.new_tensor(sample.scale_factor).repeat(2)
+        sample.pred_instances = InstanceData(bboxes=boxes, scores=scores, labels=labels)
+        return sample
