@@ -35,6 +35,12 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         '--compare', metavar='CHECKPOINT', help='test this too, and tell what the ONNX file changes'
     )
     parser.add_argument(
+        '--runtime', choices=('onnxruntime', 'openvino'), default='onnxruntime', help='of the file'
+    )
+    parser.add_argument(
+        '--precision', choices=('fp32', 'bf16'), default='fp32', help='that the runtime computes in'
+    )
+    parser.add_argument(
         '--compact', action='store_true', help='do only the gated work; MACs are not counted then'
     )
     add_freeze_options(parser, 'test before and after')
@@ -68,7 +74,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     with user_errors():
         cfg = configure(args)
-        detector = load_file(args.checkpoint) if args.checkpoint.endswith('.onnx') else None
+        detector = load_file(args) if args.checkpoint.endswith('.onnx') else None
         runner = build_runner(cfg, ('test',))
     if args.out:
         save_predictions(runner, args.out)
@@ -93,14 +99,14 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def load_file(path: str) -> nn.Module:
+def load_file(args: argparse.Namespace) -> nn.Module:
     """A detector's ONNX file; the packages for it are optional."""
     try:
         from mmdet_groupconv.deploy import FileDetector
     except ModuleNotFoundError as error:
         message = f"{error.name} not found, it comes with: pip install 'mmdet_groupconv[export]'"
         raise ImportError(message) from error
-    return FileDetector(path)
+    return FileDetector(args.checkpoint, runtime=args.runtime, precision=args.precision)
 
 
 def print_change(before: dict[str, float], after: dict[str, float], one: str, other: str) -> None:

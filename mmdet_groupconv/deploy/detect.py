@@ -2,7 +2,8 @@
 
     python detect.py detector.onnx images/ --out found/
 
-Written beside the file by mmdet_groupconv's tools/export.py; needs numpy, Pillow and onnxruntime.
+Written beside the file by mmdet_groupconv's tools/export.py; needs numpy, Pillow, and
+onnxruntime or openvino.
 """
 
 import argparse
@@ -11,7 +12,6 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import onnxruntime
 from PIL import Image, ImageDraw, UnidentifiedImageError
 
 SUFFIXES = '.jpg', '.jpeg', '.png', '.bmp', '.webp'
@@ -23,18 +23,42 @@ def parse_args(argv=None):
     parser.add_argument('source', help='image, or folder of images')
     parser.add_argument('--out', required=True, help='folder for pictures and predictions.json')
     parser.add_argument('--score-thr', type=float, default=0.3, help='leave out boxes below this')
+    parser.add_argument('--runtime', choices=('onnxruntime', 'openvino'), default='onnxruntime')
     parser.add_argument('--threads', type=int, default=0, help='0: as many as there are cores')
     return parser.parse_args(argv)
+
+
+def in_onnxruntime(file, threads):
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(file, options, ['CPUExecutionProvider'])
+    about = session.get_modelmeta().custom_metadata_map
+    return lambda images: session.run(None, {'images': images}), about
+
+
+def in_openvino(file, threads):
+    import openvino
+
+    core = openvino.Core()
+    model = core.read_model(file)
+    settings = {'INFERENCE_PRECISION_HINT': 'f32', 'INFERENCE_NUM_THREADS': threads}
+    ready = core.compile_model(model, 'CPU', {k: v for k, v in settings.items() if v})
+    about = dict(model.rt_info.items()).get('framework', {})
+
+    def run(images):
+        found = ready(images)
+        return [np.array(found[output]) for output in ready.outputs]
+
+    return run, {key: str(about[key].value) for key in about}
 
 
 class Detector:
     """classes: names. The file says what they are and which size of image it was trained for."""
 
-    def __init__(self, file, threads=0):
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = threads
-        self.session = onnxruntime.InferenceSession(file, options, ['CPUExecutionProvider'])
-        about = self.session.get_modelmeta().custom_metadata_map
+    def __init__(self, file, runtime='onnxruntime', threads=0):
+        self.run, about = (in_openvino if runtime == 'openvino' else in_onnxruntime)(file, threads)
         if 'scale' not in about:
             raise ValueError(f'{file} does not say what it detects, expected a file of a detector')
         self.classes = json.loads(about['classes'])
@@ -45,7 +69,7 @@ class Detector:
         width, height = self.size(image)
         pixels = np.asarray(image.resize((width, height), Image.Resampling.BILINEAR))
         images = np.ascontiguousarray(pixels.transpose(2, 0, 1)[None])
-        boxes, scores, labels = self.session.run(None, {'images': images})
+        boxes, scores, labels = self.run(images)
         factors = image.width / width, image.height / height
         return boxes * np.float32([*factors, *factors]), scores, labels
 
@@ -81,8 +105,8 @@ def paint(image, boxes, names):
 def main(argv=None):
     args = parse_args(argv)
     try:
-        files, detector = images_of(args.source), Detector(args.file, args.threads)
-    except (OSError, ValueError, RuntimeError) as error:
+        files, detector = images_of(args.source), Detector(args.file, args.runtime, args.threads)
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
         sys.exit(f'error: {error}')
     out = Path(args.out)
     (out / 'pictures').mkdir(parents=True, exist_ok=True)

@@ -9,25 +9,19 @@ from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from .runtime import session
+from .runtime import RunningFile
 
 
 class FileDetector(nn.Module):
-    """What :func:`export_onnx` wrote of a whole detector, run by onnxruntime.
+    """What :func:`export_onnx` wrote of a whole detector, run as ``RunningFile`` says.
 
-    threads: 0 for as many as there are cores. Raises FileNotFoundError, and ValueError for a file
-    of something else.
+    Arguments and errors are its; ValueError also for a file that gives no boxes.
     """
 
-    def __init__(self, path: str | os.PathLike, threads: int = 0) -> None:
+    def __init__(self, path: str | os.PathLike, **how) -> None:
         super().__init__()
-        if not os.path.isfile(path):
-            raise FileNotFoundError(f'file {path} not found')
-        try:
-            self.session = session(path, threads)
-        except Exception as error:  # onnxruntime's own kinds
-            raise ValueError(f'file {path} can not be read by onnxruntime: {error}') from error
-        if 'scale' not in self.session.get_modelmeta().custom_metadata_map:
+        self.file = RunningFile(path, **how)
+        if 'scale' not in self.file.about:
             raise ValueError(
                 f'file {path} gives no boxes, expected one of tools/export.py --part detector'
             )
@@ -45,7 +39,7 @@ class FileDetector(nn.Module):
 
     def _detect(self, image: Tensor, sample: DetDataSample) -> DetDataSample:
         pixels = np.ascontiguousarray(image.numpy()[None, ::-1])
-        boxes, scores, labels = map(torch.from_numpy, self.session.run(None, {'images': pixels}))
+        boxes, scores, labels = map(torch.from_numpy, self.file(pixels))
         boxes = boxes / boxes.new_tensor(sample.scale_factor).repeat(2)
         sample.pred_instances = InstanceData(bboxes=boxes, scores=scores, labels=labels)
         return sample

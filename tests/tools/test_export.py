@@ -178,9 +178,11 @@ def test_gates_by_image_can_be_frozen(module, tmp_path, capsys, untimed):
     assert len(outputs_of(out, torch.randn(2, 3, 64, 64))) == 4
 
 
+@pytest.mark.parametrize('runtime', ['onnxruntime', 'openvino'])
 def test_a_detector_s_file_runs_without_this_package(
-    module, checkpoint, detector, tmp_path, capsys, untimed
+    module, checkpoint, detector, tmp_path, capsys, untimed, runtime
 ):
+    pytest.importorskip(runtime)
     (tmp_path / 'images').mkdir()
     pixels = np.random.default_rng(0).integers(0, 256, (48, 64, 3), np.uint8)
     cv2.imwrite(str(tmp_path / 'images/noise.png'), pixels)
@@ -195,14 +197,15 @@ def test_a_detector_s_file_runs_without_this_package(
     # Nothing but these may be imported, from wherever they are installed.
     alone = (
         'import sys, runpy\n'
-        'import numpy, PIL.Image, PIL.ImageDraw, onnxruntime\n'
+        f'import numpy, PIL.Image, PIL.ImageDraw, {runtime}\n'
         'for name in ("torch", "mmdet", "mmcv", "mmengine", "mmdet_groupconv", "cv2"):\n'
         '    sys.modules[name] = None\n'
         'sys.argv = sys.argv[1:]\n'
         'runpy.run_path(sys.argv[0], run_name="__main__")\n'
     )
     arguments = [tmp_path / 'detect.py', out, tmp_path / 'images', '--out', tmp_path / 'found']
-    command = [sys.executable, '-c', alone, *map(str, arguments), '--score-thr', '0']
+    options = ['--score-thr', '0', '--runtime', runtime]
+    command = [sys.executable, '-c', alone, *map(str, arguments), *options]
     ended = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert ended.returncode == 0, ended.stderr
     assert 'broken.png is left out' in ended.stderr

@@ -209,10 +209,13 @@ def exported(tool, run):
     return file
 
 
-def test_a_file_has_the_metrics_of_its_checkpoint(tool, run, exported, capsys):
+@pytest.mark.parametrize('runtime', ['onnxruntime', 'openvino'])
+def test_a_file_has_the_metrics_of_its_checkpoint(tool, run, exported, capsys, runtime):
+    pytest.importorskip(runtime)
     checkpoint = str(run / 'work_dir/epoch_1.pth')
     kept = 'model.test_cfg.score_thr=0.0'
-    arguments = [DEMO, str(exported), '--compare', checkpoint, *tiny(run, kept)]
+    how = ['--compare', checkpoint, '--runtime', runtime]
+    arguments = [DEMO, str(exported), *how, *tiny(run, kept)]
     assert tool('test').main(arguments) == 0
     table = [line for line in capsys.readouterr().out.splitlines() if 'coco/bbox_mAP ' in line]
     (cells,) = ([cell.strip() for cell in line.split('│')[2:5]] for line in table)
@@ -224,6 +227,7 @@ def test_a_file_has_the_metrics_of_its_checkpoint(tool, run, exported, capsys):
     [
         (['--compact'], 'expected no --compact or --freeze'),
         (['--compare', 'nowhere.pth'], 'nowhere.pth not found'),
+        (['--precision', 'bf16'], 'precision bf16 in onnxruntime, expected fp32'),
     ],
 )
 def test_what_a_file_can_not_be_tested_with(tool, run, exported, capsys, options, complaint):
