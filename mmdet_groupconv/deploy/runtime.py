@@ -73,7 +73,14 @@ def _in_openvino(path: str | os.PathLike, precision: str, threads: int) -> tuple
     settings = dict(INFERENCE_PRECISION_HINT={'fp32': 'f32', 'bf16': 'bf16'}[precision])
     if threads:
         settings['INFERENCE_NUM_THREADS'] = threads
-    ready = core.compile_model(model, 'CPU', settings)
+    try:
+        ready = core.compile_model(model, 'CPU', settings)
+    except RuntimeError as error:
+        if 'dynamic weights' not in str(error):
+            raise
+        raise ValueError(
+            'its gates come with the image, and OpenVINO computes no weights; write it with --freeze'
+        ) from error
     about = dict(model.rt_info.items()).get('framework', {})
 
     def run(images: np.ndarray) -> list[np.ndarray]:

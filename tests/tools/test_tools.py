@@ -209,13 +209,10 @@ def exported(tool, run):
     return file
 
 
-@pytest.mark.parametrize('runtime', ['onnxruntime', 'openvino'])
-def test_a_file_has_the_metrics_of_its_checkpoint(tool, run, exported, capsys, runtime):
-    pytest.importorskip(runtime)
+def test_a_file_has_the_metrics_of_its_checkpoint(tool, run, exported, capsys):
     checkpoint = str(run / 'work_dir/epoch_1.pth')
     kept = 'model.test_cfg.score_thr=0.0'
-    how = ['--compare', checkpoint, '--runtime', runtime]
-    arguments = [DEMO, str(exported), *how, *tiny(run, kept)]
+    arguments = [DEMO, str(exported), '--compare', checkpoint, *tiny(run, kept)]
     assert tool('test').main(arguments) == 0
     table = [line for line in capsys.readouterr().out.splitlines() if 'coco/bbox_mAP ' in line]
     (cells,) = ([cell.strip() for cell in line.split('│')[2:5]] for line in table)
@@ -234,6 +231,15 @@ def test_what_a_file_can_not_be_tested_with(tool, run, exported, capsys, options
     with pytest.raises(SystemExit):
         tool('test').main([DEMO, str(exported), *options, *tiny(run)])
     assert complaint in capsys.readouterr().err
+
+
+def test_gates_by_image_are_refused_where_a_runtime_can_not_have_them(tool, run, exported, capsys):
+    pytest.importorskip('openvino')
+    with pytest.raises(SystemExit):
+        tool('test').main([DEMO, str(exported), '--runtime', 'openvino', *tiny(run)])
+    assert 'its gates come with the image, and OpenVINO computes no weights' in (
+        capsys.readouterr().err
+    )
 
 
 def test_a_file_that_is_no_detector_s_is_refused(tool, run, tmp_path, capsys):
