@@ -79,7 +79,8 @@ def _in_openvino(path: str | os.PathLike, precision: str, threads: int) -> tuple
         if 'dynamic weights' not in str(error):
             raise
         raise ValueError(
-            'its gates come with the image, and OpenVINO computes no weights; write it with --freeze'
+            'its gates come with the image, and OpenVINO computes no weights; '
+            'write it with --freeze'
         ) from error
     about = dict(model.rt_info.items()).get('framework', {})
 
