@@ -20,4 +20,6 @@ class Span:
         """The share of the span that lies behind `progress`."""
         if progress >= self.stop:
             return 1.0
-        return max((progress - self.start) / (self.stop - self.start), 0.0)
+        if progress <= self.start:
+            return 0.0
+        return (progress - self.start) / (self.stop - self.start)
