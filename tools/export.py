@@ -19,6 +19,8 @@ from mmdet_groupconv.engine.errors import user_errors
 from mmdet_groupconv.engine.launch import build_model, load_config
 from mmdet_groupconv.engine.options import add_config_options, add_freeze_options, check_freeze
 
+_OURS = "Written beside the file by mmdet_groupconv's tools/export.py"
+
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
@@ -49,6 +51,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 def check(args: argparse.Namespace) -> None:
     """Raise ValueError for what would else fail after minutes of work."""
     check_writable(args.out, args.checkpoint)
+    beside = Path(args.out).with_name('detect.py')
+    if args.part == 'detector' and beside.exists() and _OURS not in beside.read_text():
+        raise ValueError(f'{beside} is another file, expected a folder without one for --out')
     if args.threads < 1:
         raise ValueError(f'--threads {args.threads}, expected 1 or more')
     if min(args.shape) < 64:

@@ -61,8 +61,11 @@ def configure(args: argparse.Namespace) -> Config:
     is_file = args.checkpoint.endswith('.onnx')
     if is_file and (args.compact or args.freeze is not None):
         raise ValueError(f'{args.checkpoint} is as it is, expected no --compact or --freeze')
-    if args.compare and not is_file:
-        raise ValueError(f'--compare with {args.checkpoint}, expected an ONNX file to compare')
+    of_files = args.compare, args.runtime != 'onnxruntime', args.precision != 'fp32'
+    if any(of_files) and not is_file:
+        raise ValueError(
+            f'--compare, --runtime or --precision with {args.checkpoint}, expected an ONNX file'
+        )
     cfg.load_from = args.compare if is_file else args.checkpoint
     check_freeze(args)
     if args.compact or args.freeze is not None or is_file:

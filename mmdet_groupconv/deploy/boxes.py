@@ -7,9 +7,9 @@ scores there are, how large the image is.
 from typing import Any, NamedTuple
 
 import torch
-from mmdet.models.dense_heads import RPNHead
-from mmdet.models.dense_heads.anchor_head import AnchorHead
+from mmdet.models.dense_heads import RetinaHead, RPNHead
 from mmdet.models.roi_heads import StandardRoIHead
+from mmdet.models.roi_heads.roi_extractors import SingleRoIExtractor
 from mmdet.structures.bbox import get_box_tensor
 from torch import Tensor, nn
 from torchvision.ops import nms, roi_align
@@ -24,16 +24,20 @@ class Boxes(NamedTuple):
 
 
 class DenseBoxes(nn.Module):
-    """What an anchor-based dense head predicts, a RetinaNet's or an RPN's.
+    """What a RetinaNet's head or an RPN predicts.
 
-    head: its prior generator, coder and ``test_cfg`` count. Raises ValueError for scores that are
-    no sigmoids.
+    head: its prior generator, coder and ``test_cfg`` count. Raises ValueError for other heads,
+    scores that are no sigmoids and other ways to suppress boxes than NMS.
     """
 
-    def __init__(self, head: AnchorHead) -> None:
+    def __init__(self, head: RetinaHead | RPNHead) -> None:
         super().__init__()
+        name = type(head).__name__
+        if not isinstance(head, RetinaHead | RPNHead):
+            raise ValueError(f'head {name} is not known, expected a RetinaHead or RPNHead')
         if not head.use_sigmoid_cls:
-            raise ValueError(f'{type(head).__name__} has no sigmoids, expected such scores')
+            raise ValueError(f'head {name} has no sigmoids, expected such scores')
+        _check_nms(head.test_cfg.nms, name)
         self.coder, self.cfg = head.bbox_coder, head.test_cfg
         self.classes = head.cls_out_channels
         self.strides = [stride[0] for stride in head.prior_generator.strides]
@@ -81,12 +85,22 @@ class DenseBoxes(nn.Module):
 class RoIBoxes(nn.Module):
     """What a standard RoI head makes of proposals: pooled by level, classified, refined.
 
-    head: its extractor and its box head. Raises ValueError for other kinds of extractors.
+    head: its extractor and its box head. Raises ValueError for other kinds of heads and extractors,
+    and other ways to suppress boxes than NMS.
     """
 
     def __init__(self, head: StandardRoIHead) -> None:
         super().__init__()
+        name = type(head).__name__
+        if type(head) is not StandardRoIHead:
+            raise ValueError(f'roi_head {name} is not known, expected a StandardRoIHead')
         extractor = head.bbox_roi_extractor
+        if type(extractor) is not SingleRoIExtractor:
+            raise ValueError(
+                f'bbox_roi_extractor {type(extractor).__name__} of {name} is not known, expected a '
+                'SingleRoIExtractor'
+            )
+        _check_nms(head.test_cfg.nms, name)
         self.head, self.cfg = head.bbox_head, head.test_cfg
         self.scale = extractor.finest_scale
         self.layers = [
@@ -148,3 +162,8 @@ def suppressed(boxes: Boxes, apart: Tensor, cfg: Any, most: int) -> Boxes:
     scores, order = highest(boxes.scores[keep], most)
     keep = keep[order]
     return Boxes(boxes.boxes[keep], scores, boxes.labels[keep])
+
+
+def _check_nms(cfg: Any, owner: str) -> None:
+    if cfg.get('type', 'nms') != 'nms':
+        raise ValueError(f"test_cfg.nms of {owner} has type {cfg['type']!r}, expected 'nms'")

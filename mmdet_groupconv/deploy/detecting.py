@@ -25,6 +25,8 @@ class Detecting(nn.Module):
 
     def __init__(self, detector: SingleStageDetector | TwoStageDetector) -> None:
         super().__init__()
+        if not isinstance(detector, SingleStageDetector | TwoStageDetector):
+            raise ValueError(f'{type(detector).__name__} is no one-stage or two-stage detector')
         self.detector = detector
         prepare = detector.data_preprocessor
         self.register_buffer('mean', prepare.mean[None])

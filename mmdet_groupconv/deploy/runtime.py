@@ -8,7 +8,6 @@ import onnxruntime
 from onnx import ModelProto
 
 _PRECISIONS = dict(onnxruntime=('fp32',), openvino=('fp32', 'bf16'))
-RUNTIMES = tuple(_PRECISIONS)
 
 
 def session(model: ModelProto | str | os.PathLike, threads: int) -> onnxruntime.InferenceSession:
@@ -23,8 +22,8 @@ def session(model: ModelProto | str | os.PathLike, threads: int) -> onnxruntime.
 class RunningFile:
     """An ONNX file in a runtime, on the CPU: ``file(images)`` is the list of its outputs.
 
-    runtime: one of RUNTIMES. precision: 'fp32', or 'bf16', which OpenVINO alone computes in.
-    threads: 0 for as many as there are cores. about: the file's metadata.
+    runtime: 'onnxruntime' or 'openvino'. precision: 'fp32', or 'bf16', which OpenVINO alone
+    computes in. threads: 0 for as many as there are cores. about: the file's metadata.
 
     Raises FileNotFoundError, ImportError where the runtime is not installed, and ValueError for a
     precision that it doesn't have and for a file that it can't read.

@@ -106,13 +106,12 @@ def group_detector(
     if settings.method in BY_IMAGE:  # layers that none can gate (fully connected) are grouped, too
         kept = None
         if settings.method == 'msgc':
-            clusters = _grouping(
-                cfg, dense, planned, _static(importance, planned), of_plan, planning
-            )
+            own = _static(importance, planned)
+            clusters = _grouping(cfg, dense, before, planned, own, of_plan, planning)
             kept = {name: 1.0 if c is None else c.share for name, c in clusters.items()}
         start_gates(model, importance, kept)
         budget = settings.macs * sum(macs[name] for name in static)
-    chosen = _grouping(cfg, dense, model, static, budget, settings)
+    chosen = _grouping(cfg, dense, before, model, static, budget, settings)
     spaces = _spaces(dense)
     for name, groups in chosen.items():
         if groups is not None:
@@ -198,6 +197,7 @@ def _static(importance: dict[str, np.ndarray], model: nn.Module) -> dict[str, np
 def _grouping(
     cfg: Config,
     dense: nn.Module,
+    before: MacReport,
     model: nn.Module,
     importance: dict[str, np.ndarray],
     budget: float,
@@ -209,18 +209,9 @@ def _grouping(
     images = list(_images(cfg, settings, min(settings.images, _FITTED_ON)))
     refit = Refit(dense, importance, forward_passes(dense, images))
     loss = _measured_loss(model, refit, importance, images[:_MEASURED_ON], settings)
-    before = count_macs(dense, settings.input_size)
     macs = {row.name: row.original for row in before.layers}
-    planner = GroupPlanner(
-        importance,
-        _spaces(dense),
-        macs,
-        loss,
-        sgc_layers(model),
-        align=settings.align,
-        most=MOST_GROUPS,
-        seed=settings.seed,
-    )
+    sizes = settings.align, MOST_GROUPS, settings.seed
+    planner = GroupPlanner(importance, _spaces(dense), macs, loss, sgc_layers(model), *sizes)
     return _start(model, planner, refit, budget, before, settings)
 
 

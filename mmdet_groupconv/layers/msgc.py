@@ -116,6 +116,7 @@ def add_gate_nets(
 ) -> None:  # fmt: skip
     """Give `block` the nets ``maskgen{suffix}`` and, with attention, ``attgen{suffix}``."""
     check_flag('attention', attention, type(block).__name__)
+    check_flag('over_batch', over_batch, type(block).__name__)
     sizes = in_channels, channels, heads, reduction, over_batch
     block.add_module(f'maskgen{suffix}', MaskGenerator(*sizes))
     if attention:

@@ -11,7 +11,7 @@ from mmdet_groupconv.compiler import static
 from mmdet_groupconv.compiler.fused import RELU, Geometry
 from mmdet_groupconv.compiler.maps import FeatureMap
 from mmdet_groupconv.compiler.memory import MapMemory
-from mmdet_groupconv.compiler.static import StaticConv
+from mmdet_groupconv.compiler.static import Form, StaticConv
 
 TOLERANCE = {torch.float32: dict(rtol=1e-4, atol=1e-4), torch.float64: dict(rtol=1e-9, atol=1e-9)}
 POINTS = Geometry((1, 1), (0, 0), (1, 1))  # of 1x1 filters
@@ -230,3 +230,14 @@ def test_another_precision_takes_effect_after_use():
     y = layer(FeatureMap(x), None, None, None).in_order(8, MapMemory())
     expected = F.relu(F.conv2d(x, layer.weight, layer.bias, *layer.geometry))
     torch.testing.assert_close(y, expected, **TOLERANCE[torch.float64])
+
+
+def test_all_filters_are_there_where_an_image_alone_needed_some():
+    layer = StaticConv(torch.randn(8, 4, 1, 1), torch.randn(8), POINTS, RELU)
+    x = torch.randn(1, 4, 6, 6).contiguous(memory_format=torch.channels_last)
+    needed = torch.arange(8) != 3  # more than three quarters: remembered as if all were
+    key = x.device.type, x.dtype, (x.numel() // 4).bit_length(), 4
+    layer.forms.chosen[key] = Form(None)
+    assert layer(FeatureMap(x), None, needed, None).data.size(1) == 7
+    y = layer(FeatureMap(x), None, None, None)
+    torch.testing.assert_close(y.data, F.relu(F.conv2d(x, layer.weight, layer.bias)))

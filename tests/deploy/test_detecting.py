@@ -126,3 +126,34 @@ def test_differences_between_boxes(other, difference):
     detecting = Detecting(small('retinanet', 'sgc'))
     other = [np.ascontiguousarray(part) for part in other]
     assert detecting.difference([BOXES, SCORES, LABELS], other) == pytest.approx(difference)
+
+
+class OtherHead(torch.nn.Module):
+    pass
+
+
+def soft(detector):
+    detector.bbox_head.test_cfg.nms.type = 'soft_nms'
+
+
+def other_head(detector):
+    detector.bbox_head = OtherHead()
+
+
+def other_stage(detector):
+    detector.roi_head = OtherHead()
+
+
+@pytest.mark.parametrize(
+    ('name', 'change', 'complaint'),
+    [
+        ('retinanet', soft, "type 'soft_nms', expected 'nms'"),
+        ('retinanet', other_head, 'head OtherHead is not known, expected a RetinaHead'),
+        ('faster-rcnn', other_stage, 'roi_head OtherHead is not known, expected a StandardRoIHead'),
+    ],
+)
+def test_what_is_not_known_is_named(name, change, complaint):
+    detector = small(name, 'sgc')
+    change(detector)
+    with pytest.raises(ValueError, match=complaint):
+        Detecting(detector)

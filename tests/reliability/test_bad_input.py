@@ -100,6 +100,7 @@ NUMBERS = {
 }  # fmt: skip
 FLAGS = {
     'MSGCResNet.attention': backbone('MSGCResNet', 'attention', base_channels=8),
+    'MSGCResNet.over_batch': backbone('MSGCResNet', 'over_batch', base_channels=8),
     'DGCResNet.pre_norm': backbone('DGCResNet', 'pre_norm'),
     'DGCMobileNetV2.pre_norm': backbone('DGCMobileNetV2', 'pre_norm'),
     'DGCConv2d.pre_norm': layer('DGCConv2d', 'pre_norm'),

@@ -263,6 +263,12 @@ def test_wrong_options_are_refused_before_any_work(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_script_of_the_user_s_is_not_written_over(module, checkpoint, tmp_path, capsys, no_work):
+    (tmp_path / 'detect.py').write_text('mine')
+    assert_refused(module, capsys, 'detect.py is another file', checkpoint, tmp_path / 'new.onnx')
+    assert (tmp_path / 'detect.py').read_text() == 'mine'
+
+
 def test_wrong_files_are_refused_before_any_work(module, checkpoint, tmp_path, capsys, no_work):
     out = tmp_path / 'new.onnx'
     deeper = [*SMALL, 'model.backbone.depth=34']

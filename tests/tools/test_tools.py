@@ -254,7 +254,10 @@ def test_a_file_that_is_no_detector_s_is_refused(tool, run, tmp_path, capsys):
         assert complaint in capsys.readouterr().err
     with pytest.raises(SystemExit):
         tool('test').main([DEMO, 'a.pth', '--compare', 'b.pth', *tiny(run)])
-    assert '--compare with a.pth, expected an ONNX file' in capsys.readouterr().err
+    assert '--precision with a.pth, expected an ONNX file' in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        tool('test').main([DEMO, 'a.pth', '--runtime', 'openvino', *tiny(run)])
+    assert '--precision with a.pth, expected an ONNX file' in capsys.readouterr().err
 
 
 def test_testing_writes_metrics_pictures_and_predictions(tool, run):
