@@ -3,7 +3,7 @@
 from rich.console import Console
 from rich.table import Table
 
-from ..macs import LayerRow, MacReport
+from ..macs import LayerMacs, MacReport
 
 
 def print_macs(report: MacReport, title: str, targets: dict[str, float] | None = None) -> None:
@@ -64,7 +64,7 @@ def _sums(report: MacReport, targets: dict[str, float]) -> Table:
     return sums
 
 
-def _share(row: LayerRow | MacReport) -> str:
+def _share(row: LayerMacs | MacReport) -> str:
     return f'{row.macs / row.original:.3f}' if row.original else '-'
 
 

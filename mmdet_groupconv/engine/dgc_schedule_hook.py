@@ -4,9 +4,10 @@ import torch
 from mmengine.registry import HOOKS
 from torch import Tensor, nn
 
-from ..layers import DGCConv2d, Macs
+from ..layers import DGCConv2d
 from ..layers.checks import check_number
 from ..layers.dgc import START, STOP
+from ..macs import MacReport
 from .mac_ratio_hook import MACRatioHook, bare_model
 from .span import Span
 
@@ -51,7 +52,7 @@ class DGCScheduleHook(MACRatioHook):
             span = self.dropping
             layer.set_progress(runner.iter / runner.max_iters, span.start, span.stop)
 
-    def losses(self, macs: Macs) -> dict[str, Tensor]:
+    def losses(self, macs: MacReport) -> dict[str, Tensor]:
         """The l1 term; none where all layers are frozen or saw no map (a RoI head's, say)."""
         saliencies = [
             row.gate.strength.mean(dim=(0, 2)).sum()

@@ -6,8 +6,9 @@ from mmengine.runner import EpochBasedTrainLoop
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from ..layers import GroupedLayer, Macs, MaskGenerator
+from ..layers import GroupedLayer, MaskGenerator
 from ..layers.checks import check_number
+from ..macs import MacReport
 from .mac_ratio_hook import MAC_RATIOS, MACRatioHook, bare_model
 from .span import Span
 
@@ -121,7 +122,7 @@ class MACBudgetHook(MACRatioHook):
                 f'with more than weight={self.weight}, or let the gates learn faster'
             )
 
-    def losses(self, macs: Macs) -> dict[str, Tensor]:
+    def losses(self, macs: MacReport) -> dict[str, Tensor]:
         """The budget's."""
         scope = macs.part('backbone') if self.scope == 'backbone' else macs
         over = _over_processes(scope.ratio.float()) - self.target_now

@@ -7,7 +7,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from torch import Tensor, nn
 
-from ..layers import MacMeter, Macs
+from ..macs import MacMeter, MacReport
 
 MAC_RATIOS = 'mac_ratio', 'mac_ratio_detector'
 
@@ -38,7 +38,7 @@ class MACRatioHook(Hook):
     def check(self, model: nn.Module) -> None:
         """Raise ValueError where the hook has nothing to do on this model."""
 
-    def losses(self, macs: Macs) -> dict[str, Tensor]:
+    def losses(self, macs: MacReport) -> dict[str, Tensor]:
         """What the method adds to the losses of a training batch, and to its log."""
         return {}
 
@@ -47,6 +47,7 @@ class MACRatioHook(Hook):
         model = bare_model(runner)
         self.check(model)
         self._meter = MacMeter(model)
+        self._meter.attach()
         self._handles = [
             model.register_forward_pre_hook(lambda *_: self._begin()),
             model.register_forward_hook(self._after_forward, with_kwargs=True),
@@ -82,13 +83,12 @@ class MACRatioHook(Hook):
         self._left = len(range(rank, len(loader.dataset), processes))
 
     def _begin(self) -> None:
-        self._meter.detach()  # where the last forward pass failed
-        self._meter.reset()
-        self._meter.attach()
+        self._meter.reset()  # of a forward pass that failed
+        self._meter.counting = True
 
     def _after_forward(self, model: nn.Module, args: tuple, kwargs: dict, output):
-        # What activation checkpointing computes again is counted, and its gates would hold memory.
-        self._meter.detach()
+        # What activation checkpointing computes again isn't counted; its gates would hold memory.
+        self._meter.counting = False
         mode = kwargs.get('mode')
         if mode == 'loss':
             macs = self._meter.take()
@@ -124,7 +124,7 @@ def bare_model(runner) -> nn.Module:
     return runner.model.module if is_model_wrapper(runner.model) else runner.model
 
 
-def _ratios(macs: Macs) -> Tensor:
+def _ratios(macs: MacReport) -> Tensor:
     both = macs.part('backbone').ratio, macs.ratio
     tensors = [ratio for ratio in both if isinstance(ratio, Tensor)]
     like = tensors[0] if tensors else torch.zeros((), dtype=torch.float64)

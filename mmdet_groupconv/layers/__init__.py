@@ -7,7 +7,6 @@ from .flgc import FLGCConv2d
 from .functional import connection, grouped_conv2d
 from .gate import EqualGroups, Gate, GroupedLayer
 from .gate_net import GateNet, GatePool
-from .macs import MacMeter, Macs
 from .modes import evaluating
 from .msgc import (
     AttentionGenerator,
@@ -34,8 +33,6 @@ __all__ = [
     'GroupedConv2d',
     'GroupedLayer',
     'MSGCConv2d',
-    'MacMeter',
-    'Macs',
     'MaskGenerator',
     'SGCConv2d',
     'SGCLinear',

@@ -1,7 +1,15 @@
-"""Multiply-accumulates of whole networks; those of layers are counted in ``layers/macs.py``."""
+"""Multiply-accumulates, of layers while they run and of whole networks."""
 
 from .counting import count_macs
 from .detectors import forward_detector
-from .report import LayerRow, MacReport, mean_report
+from .meter import MacMeter
+from .report import LayerMacs, MacReport, mean_report
 
-__all__ = ['LayerRow', 'MacReport', 'count_macs', 'forward_detector', 'mean_report']
+__all__ = [
+    'LayerMacs',
+    'MacMeter',
+    'MacReport',
+    'count_macs',
+    'forward_detector',
+    'mean_report',
+]

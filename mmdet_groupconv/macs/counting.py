@@ -4,9 +4,10 @@ import torch
 from mmdet.models.detectors import BaseDetector
 from torch import Tensor, nn
 
-from ..layers import MacMeter, Macs, evaluating
+from ..layers import evaluating
 from .detectors import forward_detector, unmetered_macs
-from .report import LayerRow, MacReport, to_report
+from .meter import MacMeter
+from .report import LayerMacs, MacReport
 
 
 @torch.no_grad()
@@ -36,20 +37,13 @@ def count_macs(
             forward_detector(model, x) if is_detector else model(x)
         if images is None:
             meter.open_gates()
-        macs = meter.take()
-        if is_detector:
-            _count_all_boxes(macs, model, len(x))
-        report = to_report(macs, model)
-        if is_detector:
-            others = unmetered_macs(model, x).items()
-            report.layers += [LayerRow(name, done, always_on=done) for name, done in others]
-    return report
-
-
-def _count_all_boxes(macs: Macs, detector: BaseDetector, images: int) -> None:
-    # How many boxes a RoI head gets in this image is chance: count as many as it may get.
-    for row in macs.layers:
-        if row.name.startswith('roi_head.bbox_head.') and row.batch:
-            scale = detector.test_cfg['rpn']['max_per_img'] * images / row.batch
-            row.dense *= scale
-            row.strength *= scale
+        if is_detector and (proposals := (model.test_cfg or {}).get('rpn')):
+            # How many boxes a RoI head gets in this image is chance: count as many as it may get.
+            meter.count_for('roi_head.bbox_head', proposals['max_per_img'])
+        report = meter.take().plain()
+        if not is_detector:
+            return report
+        others = unmetered_macs(model, x).items()
+        return MacReport(
+            [*report.layers, *(LayerMacs(name, done, always_on=done) for name, done in others)]
+        )

@@ -7,7 +7,7 @@ from mmdet.structures import DetDataSample
 from mmengine.analysis import FlopAnalyzer
 from torch import Tensor, nn
 
-from ..layers.macs import METERED
+from .meter import METERED
 
 # What the papers' convention leaves out, or counts by its own rules.
 _NOT_COUNTED = (

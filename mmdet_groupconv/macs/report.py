@@ -1,14 +1,17 @@
-"""What a network's MACs are, by layer, in plain numbers."""
+"""What a network's MACs are, by layer."""
 
 from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
 
-from torch import nn
+import torch
+from torch import Tensor
 
-from ..layers import Macs
+Number = Tensor | float
+_SUMS = 'original', 'always_on', 'masked', 'unread', 'gate_nets'
 
 
 @dataclass
-class LayerRow:
+class LayerMacs:
     """MACs of one layer for one image; the parts are those of :class:`MacReport`.
 
     density: share of its connections that is open, None for a layer that isn't grouped.
@@ -18,111 +21,111 @@ class LayerRow:
     name: str
     original: float = 0.0
     always_on: float = 0.0
-    masked: float = 0.0
-    unread: float = 0.0
+    masked: Number = 0.0
+    unread: Number = 0.0
     gate_nets: float = 0.0
-    density: float | None = None
+    density: Number | None = None
     note: str | None = None
 
     @property
-    def macs(self) -> float:
+    def macs(self) -> Number:
         return self.always_on + self.masked - self.unread + self.gate_nets
 
 
 @dataclass
 class MacReport:
-    """MACs for one image (a mean over several), in the convention of ``layers/macs.py``.
+    """MACs for one image (a mean over several), in the convention of ``macs/meter.py``.
 
-    original: dense host. always_on: what no gate touches. masked: filters x channels read.
-    unread: work whose output no later gate reads. gate_nets: deciding the gates.
-    ``macs = always_on + masked - unread + gate_nets``, ``ratio = macs / original``.
-    layers: a row a layer.
+    original: dense host. always_on: what no gate touches. masked: filters x channels read, which
+    gradients flow through while a network trains. unread: of that and of always_on, work whose
+    output no later gate reads; a constant for gradients, as published. gate_nets: deciding the
+    gates. layers: a row a layer.
     """
 
-    layers: list[LayerRow] = field(default_factory=list)
+    layers: list[LayerMacs] = field(default_factory=list)
 
-    @property
+    @cached_property
     def original(self) -> float:
-        return sum(row.original for row in self.layers)
+        return self._sum('original')
 
-    @property
+    @cached_property
     def always_on(self) -> float:
-        return sum(row.always_on for row in self.layers)
+        return self._sum('always_on')
 
-    @property
-    def masked(self) -> float:
-        return sum(row.masked for row in self.layers)
+    @cached_property
+    def masked(self) -> Number:
+        return self._sum('masked')
 
-    @property
-    def unread(self) -> float:
-        return sum(row.unread for row in self.layers)
+    @cached_property
+    def unread(self) -> Number:
+        return self._sum('unread')
 
-    @property
+    @cached_property
     def gate_nets(self) -> float:
-        return sum(row.gate_nets for row in self.layers)
+        return self._sum('gate_nets')
 
     @property
-    def macs(self) -> float:
-        return sum(row.macs for row in self.layers)
+    def macs(self) -> Number:
+        """always_on + masked - unread + gate_nets."""
+        return self.always_on + self.masked - self.unread + self.gate_nets
 
     @property
-    def ratio(self) -> float:
-        return self.macs / self.original
+    def ratio(self) -> Number:
+        """macs / original; 1 where nothing was counted."""
+        return self.macs / self.original if self.original else 1.0
 
-    @property
+    @cached_property
     def parts(self) -> dict[str, 'MacReport']:
         """By the network's children: a detector's backbone, neck and heads, in their order."""
-        parts: dict[str, MacReport] = {}
+        rows: dict[str, list[LayerMacs]] = {}
         for row in self.layers:
-            parts.setdefault(row.name.split('.')[0], MacReport()).layers.append(row)
-        return parts
+            rows.setdefault(row.name.split('.')[0], []).append(row)
+        return {name: MacReport(of_part) for name, of_part in rows.items()}
+
+    def part(self, name: str) -> 'MacReport':
+        """Of one of them, e.g. 'backbone'; an empty report where the network has none."""
+        return self.parts.get(name) or MacReport()
+
+    def plain(self) -> 'MacReport':
+        """The same in numbers that need no network."""
+        names = [f.name for f in fields(LayerMacs)]
+        return MacReport(
+            [LayerMacs(*(_plain(getattr(row, name)) for name in names)) for row in self.layers]
+        )
 
     def to_dict(self) -> dict:
-        """For JSON."""
+        """For JSON; of a plain report."""
         return dict(
-            _totals(self),
-            parts={name: _totals(part) for name, part in self.parts.items()},
+            self._totals(),
+            parts={name: part._totals() for name, part in self.parts.items()},
             layers=[dict(asdict(row), macs=row.macs) for row in self.layers],
         )
+
+    def _sum(self, name: str) -> Number:
+        values = [getattr(row, name) for row in self.layers]
+        tensors = [value for value in values if isinstance(value, Tensor)]
+        others = sum(value for value in values if not isinstance(value, Tensor))
+        return torch.stack(tensors).sum() + others if tensors else others
+
+    def _totals(self) -> dict[str, float]:
+        ratio = {'ratio': self.ratio} if self.original else {}
+        return {name: getattr(self, name) for name in (*_SUMS, 'macs')} | ratio
 
 
 def mean_report(reports: list[MacReport]) -> MacReport:
     """The mean over images of one network, layer by layer."""
 
-    def mean(rows: tuple[LayerRow, ...]) -> LayerRow:
+    def mean(rows: tuple[LayerMacs, ...]) -> LayerMacs:
         values = {'name': rows[0].name, 'note': rows[0].note}
-        for name in (f.name for f in fields(LayerRow) if f.name not in values):
+        for name in (f.name for f in fields(LayerMacs) if f.name not in values):
             of_rows = [getattr(row, name) for row in rows]
             values[name] = None if None in of_rows else sum(of_rows) / len(of_rows)
-        return LayerRow(**values)
+        return LayerMacs(**values)
 
     return MacReport(
         [mean(rows) for rows in zip(*(report.layers for report in reports), strict=True)]
     )
 
 
-def to_report(macs: Macs, model: nn.Module) -> MacReport:
-    """Plain numbers from a meter's tensors; calls of one layer of `model` are summed."""
-    rows: dict[str, LayerRow] = {}
-    shares: dict[str, list[float]] = {}
-    for call in macs.layers:
-        row = rows.setdefault(call.name, LayerRow(call.name))
-        if call.is_gate_net:
-            row.gate_nets += call.dense
-            continue
-        row.original += call.dense
-        row.unread += float(call.saved)
-        if call.gate is None:
-            row.always_on += call.dense
-        else:
-            row.masked += float(call.masked)
-            shares.setdefault(call.name, []).append(float(call.connected))
-    for name, row in rows.items():
-        row.density = sum(shares[name]) / len(shares[name]) if name in shares else None
-        row.note = vars(model.get_submodule(name)).get('why_dense')
-    return MacReport(list(rows.values()))
-
-
-def _totals(report: MacReport) -> dict[str, float]:
-    names = 'original', 'always_on', 'masked', 'unread', 'gate_nets', 'macs', 'ratio'
-    return {name: getattr(report, name) for name in names if name != 'ratio' or report.original}
+def _plain(value: object) -> object:
+    return float(value) if isinstance(value, Tensor) else value

@@ -10,7 +10,7 @@ from mmdet_groupconv.analysis.gates import LayerGates
 from mmdet_groupconv.analysis.pictures.connectivity import cluster_mask, sort_connectivity
 from mmdet_groupconv.analysis.pictures.density import density_table
 from mmdet_groupconv.analysis.pictures.macs import with_gate_nets
-from mmdet_groupconv.macs.report import LayerRow
+from mmdet_groupconv.macs import LayerMacs
 
 
 def gates(name, groups=4, channels=8, images=5, seed=0, **changes):
@@ -139,14 +139,14 @@ def test_group_sizes_name_empty_groups():
 def report():
     return MacReport(
         [
-            LayerRow('backbone.conv1', 100, always_on=100),
-            LayerRow('backbone.layer1.0.gate_pool', gate_nets=2),
-            LayerRow('backbone.layer1.0.maskgen1.conv.0', gate_nets=3),
-            LayerRow('backbone.layer1.1.maskgen1.conv.0', gate_nets=4),
-            LayerRow('backbone.layer1.0.conv1', 200, masked=120, unread=50, density=0.6),
-            LayerRow('neck.lateral_convs.0.conv.maskgen.conv.0', gate_nets=6),
-            LayerRow('neck.lateral_convs.0.conv', 300, masked=150, density=0.5),
-            LayerRow('bbox_head.nothing'),
+            LayerMacs('backbone.conv1', 100, always_on=100),
+            LayerMacs('backbone.layer1.0.gate_pool', gate_nets=2),
+            LayerMacs('backbone.layer1.0.maskgen1.conv.0', gate_nets=3),
+            LayerMacs('backbone.layer1.1.maskgen1.conv.0', gate_nets=4),
+            LayerMacs('backbone.layer1.0.conv1', 200, masked=120, unread=50, density=0.6),
+            LayerMacs('neck.lateral_convs.0.conv.maskgen.conv.0', gate_nets=6),
+            LayerMacs('neck.lateral_convs.0.conv', 300, masked=150, density=0.5),
+            LayerMacs('bbox_head.nothing'),
         ]
     )
 

@@ -15,9 +15,9 @@ from mmdet_groupconv.layers import (
     AttentionGenerator,
     GateNet,
     GroupedConv2d,
-    MacMeter,
     MaskGenerator,
 )
+from mmdet_groupconv.macs import MacMeter
 
 INVERTED = pytest.mark.parametrize('golden_msgc_block', [6, 7], indirect=True)
 ATTENTION = pytest.mark.parametrize('attention', [False, True])

@@ -13,7 +13,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from mmdet_groupconv.analysis import count_macs
 from mmdet_groupconv.backbones import MSGCResNet
 from mmdet_groupconv.classification import ImageClassifier
-from mmdet_groupconv.layers import AttentionGenerator, GateNet, MacMeter, MaskGenerator
+from mmdet_groupconv.layers import AttentionGenerator, GateNet, MaskGenerator
+from mmdet_groupconv.macs import MacMeter
 
 PUBLISHED = ['msgc_resnet18', 'msgc_resnet18_att', 'msgc_resnet50', 'msgc_resnet50_att']
 VARIANTS = {

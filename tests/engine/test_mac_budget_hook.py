@@ -10,7 +10,8 @@ from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 
 from mmdet_groupconv.engine import MACBudgetHook
-from mmdet_groupconv.layers import MacMeter, MaskGenerator
+from mmdet_groupconv.layers import MaskGenerator
+from mmdet_groupconv.macs import MacMeter
 
 
 def test_target_falls_linearly_from_one_and_then_stays():

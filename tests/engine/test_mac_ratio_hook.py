@@ -4,7 +4,7 @@ import pytest
 import torch
 from mmengine.runner import Runner
 
-from mmdet_groupconv.layers import MacMeter
+from mmdet_groupconv.macs import MacMeter
 
 NAMES = 'mac_ratio', 'mac_ratio_detector'
 

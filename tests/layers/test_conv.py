@@ -8,10 +8,10 @@ from mmdet_groupconv.layers import (
     FLGCConv2d,
     Gate,
     GroupedConv2d,
-    MacMeter,
     MSGCConv2d,
     SGCConv2d,
 )
+from mmdet_groupconv.macs import MacMeter
 
 # 8*3*3 = 72 weights a channel: fewer than 2*9*9 features (folded), more than 2*4*4 (features).
 SIZES = pytest.mark.parametrize('size', [9, 4], ids=['folded', 'features'])

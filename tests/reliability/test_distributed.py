@@ -15,7 +15,7 @@ from mmengine.model import MMDistributedDataParallel, convert_sync_batchnorm
 from mmengine.optim import OptimWrapper
 
 from mmdet_groupconv.compiler import compact
-from mmdet_groupconv.layers import MacMeter
+from mmdet_groupconv.macs import MacMeter
 
 PROJECT = Path(__file__).resolve().parents[2]
 RANKS = Path(__file__).with_name('ranks.py')

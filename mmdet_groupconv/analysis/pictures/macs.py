@@ -6,7 +6,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ...macs import LayerRow, MacReport
+from ...macs import LayerMacs, MacReport
 from .style import (
     BLUE,
     GREEN,
@@ -51,19 +51,19 @@ def plot_macs(report: MacReport, title: str = 'MACs of one image') -> Figure:
     return figure
 
 
-def with_gate_nets(report: MacReport) -> list[LayerRow]:
+def with_gate_nets(report: MacReport) -> list[LayerMacs]:
     """A row a layer, without rows of nothing.
 
     A gate net's MACs are added to its layer's where it lies within it, else to a row of its stage.
     """
     dense = {row.name for row in report.layers if row.original}
-    rows: dict[str, LayerRow] = {}
+    rows: dict[str, LayerMacs] = {}
     for row in report.layers:
         name = row.name
         if name not in dense:
             above = [name[:end] for end in _dots(name)]
             name = next((owner for owner in above if owner in dense), f'{_stage(name)}.gate nets')
-        old = rows.get(name, LayerRow(name))
+        old = rows.get(name, LayerMacs(name))
         nets = old.gate_nets + row.gate_nets
         kept = row if name == row.name else old
         rows[name] = replace(kept, name=name, gate_nets=nets)
@@ -79,7 +79,7 @@ def _dots(name: str) -> list[int]:
     return [place for place, letter in enumerate(name) if letter == '.'][::-1]
 
 
-def _bars(axes: Axes, rows: list[LayerRow | MacReport], unit: float, sign: str) -> None:
+def _bars(axes: Axes, rows: list[LayerMacs | MacReport], unit: float, sign: str) -> None:
     values = {
         'always on': [row.always_on for row in rows],
         'read by gates': [row.masked - row.unread for row in rows],

@@ -12,9 +12,8 @@ from mmdet_groupconv.analysis import count_macs, print_macs
 from mmdet_groupconv.backbones import FLGCResNet, MSGCResNet
 from mmdet_groupconv.classification import ImageClassifier
 from mmdet_groupconv.engine.launch import build_model
-from mmdet_groupconv.layers import MacMeter
+from mmdet_groupconv.macs import MacMeter, mean_report
 from mmdet_groupconv.macs.detectors import _Raw, unmetered_macs
-from mmdet_groupconv.macs.report import mean_report
 
 MODEL_FILES = Path(__file__).resolve().parents[2] / 'configs/_base_/models'
 

@@ -12,12 +12,11 @@ from mmdet_groupconv.layers import (
     Gate,
     GatePool,
     GroupedConv2d,
-    MacMeter,
-    Macs,
     MaskGenerator,
     MSGCConv2d,
     SGCLinear,
 )
+from mmdet_groupconv.macs import MacMeter, MacReport
 
 
 class Gated(nn.Module):
@@ -115,7 +114,7 @@ def test_each_head_costs_the_channels_that_it_reads():
     macs = metered(Gated(), torch.randn(2, 4, 4, 5), gate_of([1, 1, 0, 0], [1, 1, 1, 1]))
     # head 0: half of its 3 filters' 2220, head 1: all of 2220
     assert float(macs.masked) == 1110 + 2220
-    assert macs.layers[0].density.tolist() == [0.5, 1.0]
+    assert float(macs.layers[0].density) == 0.75
 
 
 def test_masked_is_the_mean_over_images():
@@ -171,13 +170,13 @@ def test_norm_belongs_to_the_convolution_before_it():
     network = nn.Sequential(nn.Conv2d(2, 3, 1), nn.BatchNorm2d(3))
     rows = metered(network, torch.randn(2, 2, 4, 5)).layers
     # 2*3*20 and the norm's 3*20
-    assert [(row.name, row.dense) for row in rows] == [('0', 120 + 60)]
+    assert [(row.name, row.original) for row in rows] == [('0', 120 + 60)]
 
 
 def test_norm_of_something_else_has_its_own_row():
     network = nn.Sequential(nn.Conv2d(2, 3, 1), nn.ReLU(), nn.BatchNorm2d(3))
     rows = metered(network, torch.randn(2, 2, 4, 5)).layers
-    assert [(row.name, row.dense) for row in rows] == [('0', 120), ('2', 60)]
+    assert [(row.name, row.original) for row in rows] == [('0', 120), ('2', 60)]
 
 
 @pytest.mark.parametrize('name', ['downsample', 'linear_conv'])
@@ -240,11 +239,10 @@ def test_unread_is_the_mean_over_images():
 def test_unread_pairs_the_calls_of_a_shared_block():
     block = Pair(nn.Conv2d)
     with MacMeter(block) as meter:
-        for mask in ([1, 1, 1, 1], [0, 0, 0, 1]):
-            block(torch.randn(1, 2, 4, 5), gate_of(mask, mask))
-    rows = [row for row in meter.take().layers if row.name == 'first']
-    # 160 a call; none unread, then three quarters
-    assert [float(row.saved) for row in rows] == [0, 120]
+        for mask, height in ([1, 1, 1, 1], 4), ([0, 0, 0, 1], 8):
+            block(torch.randn(1, 2, height, 5), gate_of(mask, mask))
+    # 160, of which none is unread, then three quarters of 320
+    assert float(meter.take().unread) == 240
 
 
 def test_gate_nets_are_counted_apart():
@@ -342,7 +340,7 @@ def test_reset_forgets_what_checkpointing_recomputes():
             y = block(x)
             counts.append(float(meter.take().macs.detach()))
             y.sum().backward()
-            assert meter._rows  # the residual branch was computed, and counted, once more
+            assert meter._calls  # the residual branch was computed, and counted, once more
             meter.reset()
     assert counts[0] == counts[1] > 0
 
@@ -371,7 +369,7 @@ def test_ragged_groups_cost_filters_times_channels_read():
     # 3, 2 and 2 filters that read 2, 2 and 1 channels, on 20 pixels
     assert float(macs.masked) == pytest.approx((3 * 2 + 2 * 2 + 2 * 1) * 20)
     assert macs.original == 5 * 7 * 20
-    assert float(macs.layers[0].connected) == pytest.approx(12 / 35)
+    assert float(macs.layers[0].density) == pytest.approx(12 / 35)
 
 
 @pytest.mark.parametrize(
@@ -490,7 +488,6 @@ def test_boxes_count_by_image():
     assert macs.always_on == 2 * 3 * 20
     assert macs.original == macs.always_on + 3.5 * 216
     assert float(macs.masked) == 3.5 * 108
-    assert [row.batch for row in macs.layers] == [2, 7]
 
 
 def test_boxes_of_dense_and_linear_layers_count_by_image():
@@ -536,9 +533,33 @@ def test_open_gates_opens_those_that_depend_on_the_image_alone():
     with MacMeter(network) as meter:
         network(torch.randn(2, 4, 4, 5))
         meter.open_gates()
-    rows = [row for row in meter.take().layers if row.gate is not None]
-    assert [float(row.connected) for row in rows] == [1, 0.5, 0.125]
+    rows = [row for row in meter.take().layers if row.density is not None]
+    assert [float(row.density) for row in rows] == [1, 0.5, 0.125]
 
 
 def test_nothing_has_a_ratio_of_one():
-    assert Macs([]).ratio == 1.0
+    assert MacReport([]).ratio == 1.0
+
+
+def test_layers_can_be_counted_for_another_number_of_boxes():
+    network = Boxes(nn.Sequential(nn.Conv2d(4, 6, 1), nn.Flatten(), nn.Linear(54, 5)))
+    with MacMeter(network) as meter:
+        network(torch.randn(2, 2, 4, 5), torch.randn(7, 4, 3, 3))
+        meter.count_for('boxes', 100)
+    assert meter.take().original == 2 * 3 * 20 + 100 * (4 * 6 * 9 + 54 * 5)
+
+
+def test_what_a_meter_is_told_not_to_count_is_not_counted():
+    block = small_block().eval()
+    with MacMeter(block) as meter:
+        meter.counting = False
+        block(images())
+    assert meter.take().layers == []
+
+
+def test_a_plain_report_needs_no_network():
+    report = metered(small_block(), images())
+    plain = report.plain()
+    assert report.macs.requires_grad
+    assert plain.macs == pytest.approx(float(report.macs))
+    assert type(plain.macs) is float
