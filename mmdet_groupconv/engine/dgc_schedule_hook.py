@@ -55,9 +55,11 @@ class DGCScheduleHook(MACRatioHook):
     def losses(self, macs: MacReport) -> dict[str, Tensor]:
         """The l1 term; none where all layers are frozen or saw no map (a RoI head's, say)."""
         saliencies = [
-            row.gate.strength.mean(dim=(0, 2)).sum()
+            gate.strength.mean(dim=(0, 2)).sum()
             for row in macs.layers
-            if row.name in self._layers and self._layers[row.name].training and row.batch
+            if row.name in self._layers and self._layers[row.name].training
+            for gate in row.gates
+            if len(gate.strength)
         ]
         if not saliencies:
             return {}

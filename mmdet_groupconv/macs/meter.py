@@ -101,7 +101,7 @@ class MacMeter:
         if isinstance(module, GroupedLayer):
 
             def on_gate(layer: nn.Module, gate: Gate, x: Tensor, y: Tensor) -> None:
-                if not self.counting:
+                if not self._counts(layer):
                     return
                 self._images = self._images or x.size(0)
                 call = _Call(self._weigh(layer, x, y), gate=gate, filters=y.size(1))
@@ -113,7 +113,7 @@ class MacMeter:
             return
 
         def on_forward(layer: nn.Module, args: tuple, y: Tensor) -> None:
-            if not self.counting:
+            if not self._counts(layer):
                 return
             x = args[0]
             self._images = self._images or x.size(0)
@@ -123,6 +123,9 @@ class MacMeter:
                 self._add_norm(layer, x, y, in_gate_net)
 
         self._handles.append(module.register_forward_hook(on_forward))
+
+    def _counts(self, layer: nn.Module) -> bool:
+        return self.counting and layer in self._names  # a copy takes its hooks along
 
     def _add(self, layer: nn.Module, call: '_Call', y: Tensor) -> None:
         call.batch = y.size(0)
@@ -218,7 +221,8 @@ class _Call:
 
 
 def _row(name: str, layer: nn.Module, calls: list[_Call]) -> LayerMacs:
-    row = LayerMacs(name, note=vars(layer).get('why_dense'))
+    gates = [call.gate for call in calls if call.gate is not None]
+    row = LayerMacs(name, note=vars(layer).get('why_dense'), gates=gates)
     opened = []
     for call in calls:
         if call.in_gate_net:

@@ -1,10 +1,12 @@
 """What a network's MACs are, by layer."""
 
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 
 import torch
 from torch import Tensor
+
+from ..layers import Gate
 
 Number = Tensor | float
 _SUMS = 'original', 'always_on', 'masked', 'unread', 'gate_nets'
@@ -15,7 +17,8 @@ class LayerMacs:
     """MACs of one layer for one image; the parts are those of :class:`MacReport`.
 
     density: share of its connections that is open, None for a layer that isn't grouped.
-    note: why a layer that a method was to group is dense.
+    note: why a layer that a method was to group is dense. gates: what a meter saw, a call each;
+    plain numbers have none.
     """
 
     name: str
@@ -26,10 +29,14 @@ class LayerMacs:
     gate_nets: float = 0.0
     density: Number | None = None
     note: str | None = None
+    gates: list[Gate] = field(default_factory=list, repr=False)
 
     @property
     def macs(self) -> Number:
         return self.always_on + self.masked - self.unread + self.gate_nets
+
+
+_NUMBERS = [f.name for f in fields(LayerMacs) if f.name != 'gates']
 
 
 @dataclass
@@ -88,9 +95,8 @@ class MacReport:
 
     def plain(self) -> 'MacReport':
         """The same in numbers that need no network."""
-        names = [f.name for f in fields(LayerMacs)]
         return MacReport(
-            [LayerMacs(*(_plain(getattr(row, name)) for name in names)) for row in self.layers]
+            [LayerMacs(*(_plain(getattr(row, name)) for name in _NUMBERS)) for row in self.layers]
         )
 
     def to_dict(self) -> dict:
@@ -98,7 +104,9 @@ class MacReport:
         return dict(
             self._totals(),
             parts={name: part._totals() for name, part in self.parts.items()},
-            layers=[dict(asdict(row), macs=row.macs) for row in self.layers],
+            layers=[
+                {name: getattr(row, name) for name in (*_NUMBERS, 'macs')} for row in self.layers
+            ],
         )
 
     def _sum(self, name: str) -> Number:
@@ -117,7 +125,7 @@ def mean_report(reports: list[MacReport]) -> MacReport:
 
     def mean(rows: tuple[LayerMacs, ...]) -> LayerMacs:
         values = {'name': rows[0].name, 'note': rows[0].note}
-        for name in (f.name for f in fields(LayerMacs) if f.name not in values):
+        for name in set(_NUMBERS) - values.keys():
             of_rows = [getattr(row, name) for row in rows]
             values[name] = None if None in of_rows else sum(of_rows) / len(of_rows)
         return LayerMacs(**values)
