@@ -1,8 +1,10 @@
 """Write a detector as an ONNX file in which grouped work is really gone, and check it."""
 
 import argparse
+import itertools
 import shutil
 import sys
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import mmcv
@@ -43,6 +45,18 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         help='size of image to make it fast for; the file takes any',
     )
     parser.add_argument('--image', help='to check the file on; noise if not given')
+    parser.add_argument(
+        '--runtime',
+        choices=('onnxruntime', 'openvino'),
+        default='onnxruntime',
+        help='to make it fast for',
+    )
+    parser.add_argument(
+        '--precision',
+        choices=('fp32', 'bf16', 'int8'),
+        default='fp32',
+        help='to make it fast for; int8 is calibrated on training images (--calibrate)',
+    )
     parser.add_argument('--threads', type=int, default=1, help='to make it fast for')
     add_freeze_options(parser, 'tools/test.py --freeze tells what that changes')
     return parser.parse_args(argv)
@@ -64,11 +78,11 @@ def check(args: argparse.Namespace) -> None:
 def load_exporter():
     """What writes files, what they say, and the script beside them; its packages are optional."""
     try:
-        from mmdet_groupconv.deploy import DETECT, export_onnx, metadata
+        from mmdet_groupconv import deploy
     except ModuleNotFoundError as error:
         message = f"{error.name} not found, it comes with: pip install 'mmdet_groupconv[export]'"
         raise ImportError(message) from error
-    return export_onnx, metadata, DETECT
+    return deploy
 
 
 def load_model(cfg: Config, checkpoint: str) -> nn.Module:
@@ -86,28 +100,48 @@ def read_image(path: str) -> Tensor:
     return torch.from_numpy(mmcv.bgr2rgb(pixels).transpose(2, 0, 1).copy())[None]
 
 
+def pixels_of(batches: Iterable[dict]) -> Iterator[Tensor]:
+    """Images ``[1, 3, H, W]``, uint8, RGB, of batches as they are loaded."""
+    for batch in batches:
+        for image in batch['inputs']:
+            yield image[None].flip(1).contiguous()
+
+
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     with user_errors():
         check(args)
-        (export_onnx, metadata, script), cfg = load_exporter(), load_config(args)
+        deploy, cfg = load_exporter(), load_config(args)
+        runtime = deploy.Runtime(args.runtime, args.precision, args.threads)
+        runtime.check()
         model = load_model(cfg, args.checkpoint)
         image = None if args.image is None else read_image(args.image)
         if args.freeze is not None:
             freeze_gates(model, calibration_batches(cfg, args.calibrate), args.freeze)
-        about = dict(config=args.config, checkpoint=args.checkpoint, **metadata(cfg, args.part))
-        report = export_onnx(
+        about = dict(
+            config=args.config,
+            checkpoint=args.checkpoint,
+            runtime=args.runtime,
+            precision=args.precision,
+            **deploy.metadata(cfg, args.part),
+        )
+        images = []
+        if args.precision == 'int8':
+            batches = calibration_batches(cfg, args.calibrate)
+            images = list(itertools.islice(pixels_of(batches), args.calibrate))
+        report = deploy.export_onnx(
             model,
             args.out,
             tuple(args.shape),
-            args.threads,
+            runtime,
             part=args.part,
-            image=image,
+            image=image if image is not None or not images else images[0],
             about=about,
+            images=images,
         )
         if args.part == 'detector':
             with whole_file(Path(args.out).with_name('detect.py')) as temporary:
-                shutil.copyfile(script, temporary)
+                shutil.copyfile(deploy.DETECT, temporary)
     height, width = args.shape
     table = Table('output', 'shape', title=f'{args.out}: {height}x{width}', title_justify='left')
     for name, size in report.outputs.items():
@@ -115,7 +149,13 @@ def main(argv: list[str] | None = None) -> int:
     console = Console()
     console.print(table)
     console.print(f'largest difference from PyTorch {report.difference:.1e}, relative')
-    console.print(f'an image takes {1000 * report.seconds:.0f} ms', end='')
+    if report.stay_float is not None:
+        names = ', '.join(report.stay_float) or 'none'
+        console.print(f'layers that stay float because they cost accuracy: {names}')
+    if not runtime.is_native:
+        console.print(f'this CPU has no {args.precision}: the file runs, but not faster')
+    where = f'in {args.runtime}, {args.precision}'
+    console.print(f'an image takes {1000 * report.seconds:.0f} ms {where}', end='')
     if report.ungrouped is None:
         console.print(' (gates come with the image, one image at a time; see also --freeze)')
     else:

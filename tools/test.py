@@ -105,11 +105,11 @@ def main(argv: list[str] | None = None) -> int:
 def load_file(args: argparse.Namespace) -> nn.Module:
     """A detector's ONNX file; the packages for it are optional."""
     try:
-        from mmdet_groupconv.deploy import FileDetector
+        from mmdet_groupconv.deploy import FileDetector, Runtime
     except ModuleNotFoundError as error:
         message = f"{error.name} not found, it comes with: pip install 'mmdet_groupconv[export]'"
         raise ImportError(message) from error
-    return FileDetector(args.checkpoint, runtime=args.runtime, precision=args.precision)
+    return FileDetector(args.checkpoint, Runtime(args.runtime, args.precision))
 
 
 def print_change(before: dict[str, float], after: dict[str, float], one: str, other: str) -> None:

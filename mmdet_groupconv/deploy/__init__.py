@@ -9,7 +9,16 @@ from pathlib import Path
 from .export import Report, export_onnx
 from .file_detector import FileDetector
 from .metadata import metadata
+from .runtime import PRECISIONS, Runtime
 
 DETECT = Path(__file__).with_name('detect.py')  # runs a file without this package
 
-__all__ = ['DETECT', 'FileDetector', 'Report', 'export_onnx', 'metadata']
+__all__ = [
+    'DETECT',
+    'PRECISIONS',
+    'FileDetector',
+    'Report',
+    'Runtime',
+    'export_onnx',
+    'metadata',
+]

@@ -47,14 +47,14 @@ class Detecting(nn.Module):
         """Of pixels ``[1, 3, H, W]``, RGB uint8, what the file takes: the same."""
         return pixels
 
-    def difference(self, expected: list[np.ndarray], found: list[np.ndarray]) -> float:
-        """The largest in scores, or that an IoU lacks of 1, of all boxes that either has.
+    def differences(self, expected: list[np.ndarray], found: list[np.ndarray]) -> np.ndarray:
+        """In scores, or what an IoU lacks of 1, of each box that either has.
 
         Of slivers, whose IoU says little, the distance of corners in pixels where that is less.
         Where one has no box of its class like the other's, that is how far it is above the least
         score of all: those with that one may be the last that were let through.
         """
-        return max(_missed(expected, found), _missed(found, expected))
+        return np.concatenate((_missed(expected, found), _missed(found, expected)))
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """image: ``[1, 3, H, W]``, RGB, 0 to 255. Returns ``[N, 4]``, ``[N]``, ``[N]``."""
@@ -76,16 +76,16 @@ class Detecting(nn.Module):
         return nn.functional.pad(x, (0, across, 0, down))
 
 
-def _missed(expected: list[np.ndarray], found: list[np.ndarray]) -> float:
+def _missed(expected: list[np.ndarray], found: list[np.ndarray]) -> np.ndarray:
     boxes, scores, labels = map(torch.from_numpy, expected)
     others, their_scores, their_labels = map(torch.from_numpy, found)
     if not len(boxes):
-        return 0.0
+        return np.zeros(1)
     if not len(others):
-        return float(scores.max())
+        return scores.numpy()
     overlap = box_iou(boxes, others) * (labels[:, None] == their_labels)
     best, which = overlap.max(dim=1)
     least = min(float(scores.min()), float(their_scores.min()))
     distance = (boxes - others[which]).abs().max(dim=1).values
     change = torch.maximum((1 - best).minimum(distance), (scores - their_scores[which]).abs())
-    return float(torch.where(best >= _ALIKE, change, scores - least).max())
+    return torch.where(best >= _ALIKE, change, scores - least).numpy()

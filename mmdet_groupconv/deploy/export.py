@@ -1,7 +1,7 @@
 """A network as an ONNX file that was checked against it."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -18,12 +18,15 @@ from ..layers import evaluating
 from .detecting import Detecting
 from .parts import RawOutputs
 from .plan import choose_ways, race
+from .quantise import quantise
 from .regroup import regroup
-from .runtime import session
+from .runtime import Runtime, session
 from .shapes import name_sizes
 from .trace import Traced, trace
 
 TOLERANCE = 1e-3
+# Sums in another order round to another whole number, and other boxes may be let through.
+_INT8_TOLERANCE = 0.02
 PARTS = ('detector', 'head', 'neck', 'backbone')
 
 
@@ -31,57 +34,101 @@ class Report(NamedTuple):
     """What was found when a file was written.
 
     difference: from the network, the largest: of maps, relative to the largest value of an output;
-    of boxes, in scores, or what their IoU lacks of 1. seconds: that an image takes in onnxruntime.
+    of boxes, in scores, or what their IoU lacks of 1. seconds: that an image takes in the runtime.
     ungrouped: the same for the graph with its grouped convolutions as dense ones with zeros, which
     is how long the dense network takes; None where gates come with the image. outputs: shape by
-    name.
+    name. stay_float: of int8, the layers that cost too much accuracy, and how much of it.
     """
 
     difference: float
     seconds: float
     ungrouped: float | None
     outputs: dict[str, tuple[int, ...]]
+    stay_float: dict[str, float] | None = None
 
 
 def export_onnx(
     model: nn.Module,
     path: str | os.PathLike,
     shape: tuple[int, int] = (800, 1344),
-    threads: int = 1,
+    runtime: Runtime | None = None,
     part: str = 'detector',
     image: Tensor | None = None,
     about: Mapping[str, str] | None = None,
+    images: Iterable[Tensor] = (),
 ) -> Report:
     """Write a backbone or a detector, checked at `shape` and half of it.
 
-    shape: height and width that layers are timed with; the file takes any. threads: likewise. part:
+    shape: height and width that layers are timed with; the file takes any. runtime: likewise, and
+    the precision that it is for; onnxruntime in float32 with one thread if not given. part:
     of a detector, one of PARTS: 'detector' takes pixels (uint8, RGB, one image) and gives boxes,
     scores and labels in them; others take normalised images and give maps, up to the head's (of two
     stages, the RPN's), the neck's or the backbone's. image: ``[1, 3, H, W]``, uint8, RGB, to
     compare outputs for, at both sizes; noise if not given. about: kept in the file's metadata.
+    images: likewise, of any sizes, that int8 is calibrated on.
 
-    Raises ValueError where the file's outputs are off by more than `TOLERANCE`, or where the
-    network's own overflow, or for a detector that the part is not known of; no file is left then.
+    In onnxruntime the file's outputs are those of the network, within `TOLERANCE`; an int8 file's
+    are those of the graph that was quantised, which in turn was compared with the network.
+
+    Raises ValueError where outputs are off by more than that, where the network's own overflow,
+    for a detector that the part is not known of, and for int8 without images or with gates that
+    come with the image; no file is left then.
     """
+    runtime = runtime or Runtime(threads=1)
+    runtime.check()
     model = model.backbone if part == 'backbone' and isinstance(model, BaseDetector) else model
     wrap = _part(model, part)
     traced = trace(model, wrap)
     if image is None:
         seeded = torch.Generator().manual_seed(0)
         image = torch.randint(256, (1, 3, *shape), generator=seeded, dtype=torch.uint8)
-    best, seconds, ungrouped = _faster(traced, shape, threads, _input(wrap(model), image, shape))
+    inputs = [_input(wrap(model), image, size) for size in (shape, half(shape))]
+    quantised, stay_float = None, None
+    if traced.by_image and (runtime.name, runtime.precision) != ('onnxruntime', 'fp32'):
+        raise ValueError(
+            f'gates come with the image, and so do weights, which {runtime.precision} in '
+            f'{runtime.name} can not have: it needs --freeze'
+        )
+    if runtime.precision == 'int8':
+        _check(path, [compare(model, wrap, traced.graph, x, runtime.threads) for x in inputs])
+        if not images:
+            raise ValueError('int8 without images, expected some to calibrate on')
+        calibration = [wrap(model).image(pixels).numpy() for pixels in images]
+        quantised, stay_float = quantise(traced.graph, calibration)
+    best, seconds, ungrouped = _faster(traced, quantised, shape, runtime, inputs[0])
     helper.set_model_props(best, dict(about or {}))
     onnx.checker.check_model(best)
     with whole_file(path) as temporary:
         onnx.save(best, temporary)
-        whole, half_size = (
-            compare(model, wrap, temporary, _input(wrap(model), image, size), threads)
-            for size in (shape, half(shape))
+        found = [compare(model, wrap, temporary, x, runtime.threads) for x in inputs]
+        if quantised is None:
+            _check(path, found)
+        else:
+            _check_int8(quantised, temporary, wrap(model), inputs[0])
+    worst = max(comparison.difference for comparison in found)
+    return Report(worst, seconds, ungrouped, found[0].outputs, stay_float)
+
+
+def _check(path: str | os.PathLike, found: 'list[Comparison]') -> None:
+    """Raise ValueError where one is off."""
+    worst = float(np.max([comparison.difference for comparison in found]))  # NaN if one is
+    if not worst <= TOLERANCE:
+        raise ValueError(f'{path} is off by {worst:.1e}, expected at most {TOLERANCE:.0e}')
+
+
+def _check_int8(
+    quantised: onnx.ModelProto, path: str | os.PathLike, part: nn.Module, image: Tensor
+) -> None:
+    """Raise ValueError where grouping changed what an int8 graph computes."""
+    expected, found = (
+        session(model, 0).run(None, {'images': image.numpy()}) for model in (quantised, path)
+    )
+    typical = float(np.median(part.differences(expected, found)))
+    if not typical <= _INT8_TOLERANCE:
+        raise ValueError(
+            f'{path} is off by {typical:.1e} from int8 without groups, the median, expected at '
+            f'most {_INT8_TOLERANCE:.0e}'
         )
-        found = float(np.max([whole.difference, half_size.difference]))  # NaN if one is
-        if not found <= TOLERANCE:
-            raise ValueError(f'{path} is off by {found:.1e}, expected at most {TOLERANCE:.0e}')
-    return Report(found, seconds, ungrouped, whole.outputs)
 
 
 def _part(model: nn.Module, part: str) -> type[Detecting] | partial[RawOutputs]:
@@ -99,18 +146,23 @@ def _input(part: nn.Module, pixels: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def _faster(
-    traced: Traced, shape: tuple[int, int], threads: int, image: Tensor
+    traced: Traced,
+    quantised: onnx.ModelProto | None,
+    shape: tuple[int, int],
+    runtime: Runtime,
+    image: Tensor,
 ) -> tuple[onnx.ModelProto, float, float | None]:
     """With its convolutions grouped or as it was; seconds of both."""
-    grouped = regroup(traced.graph, choose_ways(traced.graph, shape, threads))
-    models = [grouped, traced.graph]
+    ungrouped = traced.graph if quantised is None else quantised
+    grouped = regroup(ungrouped, choose_ways(traced.graph, shape, runtime, quantised))
+    models = [grouped, ungrouped]
     for model in models:
         name_sizes(model)
-    seconds, ungrouped = race(models, {'images': image.numpy()}, threads)
+    seconds = race(models, {'images': image.numpy()}, runtime)
     if traced.by_image:
-        return grouped, seconds, None
-    best = grouped if seconds < ungrouped else traced.graph
-    return best, min(seconds, ungrouped), ungrouped
+        return grouped, seconds[0], None
+    best = models[seconds.index(min(seconds))]
+    return best, min(seconds), seconds[1]
 
 
 def half(shape: tuple[int, int]) -> tuple[int, int]:
@@ -129,11 +181,11 @@ class Comparison(NamedTuple):
 def compare(
     model: nn.Module,
     part: type[Detecting] | partial[RawOutputs],
-    path: str | os.PathLike,
+    path: str | os.PathLike | onnx.ModelProto,
     image: Tensor,
     threads: int = 1,
 ) -> Comparison:
-    """A file in onnxruntime beside the network itself, on an image as the part takes it.
+    """A file or graph in onnxruntime beside the network itself, on an image as the part takes it.
 
     Raises ValueError where the network's outputs are not finite.
     """
@@ -145,6 +197,6 @@ def compare(
         size = 'x'.join(map(str, image.shape[2:]))
         raise ValueError(f'{type(model).__name__} overflows on this image of {size}, try another')
     found = session(path, threads).run(None, {'images': image.numpy()})
-    difference = whole.difference([y.numpy() for y in expected], found)
+    difference = float(whole.differences([y.numpy() for y in expected], found).max())
     outputs = {name: y.shape for name, y in zip(whole.names, found, strict=True)}
     return Comparison(difference, outputs)

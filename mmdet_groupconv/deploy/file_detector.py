@@ -9,18 +9,19 @@ from mmdet.structures import DetDataSample
 from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
-from .runtime import RunningFile
+from .runtime import RunningFile, Runtime
 
 
 class FileDetector(nn.Module):
-    """What :func:`export_onnx` wrote of a whole detector, run as ``RunningFile`` says.
+    """What :func:`export_onnx` wrote of a whole detector.
 
-    Arguments and errors are its; ValueError also for a file that gives no boxes.
+    Raises ValueError for a file that gives no boxes, and as
+    :class:`~mmdet_groupconv.deploy.runtime.RunningFile` does.
     """
 
-    def __init__(self, path: str | os.PathLike, **how) -> None:
+    def __init__(self, path: str | os.PathLike, runtime: Runtime) -> None:
         super().__init__()
-        self.file = RunningFile(path, **how)
+        self.file = RunningFile(path, runtime)
         if 'scale' not in self.file.about:
             raise ValueError(
                 f'file {path} gives no boxes, expected one of tools/export.py --part detector'

@@ -39,10 +39,10 @@ class RawOutputs(nn.Module):
         x = x if prepare._channel_conversion else x.flip(1)
         return ((x.to(prepare.mean) - prepare.mean) / prepare.std).cpu()
 
-    def difference(self, expected: list[np.ndarray], found: list[np.ndarray]) -> float:
-        """The largest, relative to the largest value of an output."""
+    def differences(self, expected: list[np.ndarray], found: list[np.ndarray]) -> np.ndarray:
+        """Of all values, relative to the largest one of each output."""
         both = zip(expected, found, strict=True)
-        return float(np.max([_relative(y, z) for y, z in both]))
+        return np.concatenate([_relative(y, z) for y, z in both])
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """images: ``[B, 3, H, W]``, normalised."""
@@ -77,8 +77,8 @@ def _by_level(names: list[str], found: tuple) -> dict[str, Tensor]:
     return {key: x for maps in by_name for key, x in maps.items()}
 
 
-def _relative(expected: np.ndarray, found: np.ndarray) -> float:
+def _relative(expected: np.ndarray, found: np.ndarray) -> np.ndarray:
     if expected.shape != found.shape:
-        return float('inf')
+        return np.full(1, np.inf)
     scale = float(np.abs(expected).max()) or 1.0
-    return float(np.abs(expected - found).max()) / scale
+    return np.abs(expected - found).ravel() / scale

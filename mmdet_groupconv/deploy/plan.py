@@ -1,4 +1,4 @@
-"""Choosing, by trying them in onnxruntime, how a graph's convolutions are computed."""
+"""Choosing, by trying them in the runtime, how a graph's convolutions are computed."""
 
 import time
 
@@ -8,20 +8,28 @@ from rich.progress import track
 
 from .graph import Graph, attributes
 from .regroup import regroup
-from .runtime import session
+from .runtime import Runtime
 from .shapes import sizes_of
 from .ways import Way, ways_of
 
 _ROUNDS = 4
 
 
-def choose_ways(model: ModelProto, shape: tuple[int, int], threads: int) -> dict[str, Way]:
+def choose_ways(
+    model: ModelProto,
+    shape: tuple[int, int],
+    runtime: Runtime,
+    quantised: ModelProto | None = None,
+) -> dict[str, Way]:
     """The fastest way for each convolution with zeros in it, for :func:`regroup`.
 
     A convolution is timed alone, between neighbours as it has them, so that what reordering its
-    channels costs is counted. shape: height and width of the images.
+    channels costs is counted. shape: height and width of the images. quantised: the same graph with
+    convolutions in integers, to be timed in its place; there zeros are also what was small.
     """
     graph = Graph(model.graph)
+    timed = graph if quantised is None else Graph(quantised.graph)
+    timed_node = {node.output[0]: node for node in timed.nodes if node.output}
     needed = needed_filters(graph)
     convs = [node for node in graph.nodes if graph.weight(node) is not None]
     tensors = [name for node in convs for name in (node.input[0], node.output[0])]
@@ -35,7 +43,7 @@ def choose_ways(model: ModelProto, shape: tuple[int, int], threads: int) -> dict
         node = max(nodes, key=lambda n: np.prod(sizes[n.input[0]]))  # of levels that share it
         tried = ways_of(graph.weight(node), np.frombuffer(used, bool))
         if len(tried) > 1:
-            best = _fastest(graph, node, tried, sizes, threads)
+            best = _fastest(timed, timed_node[node.output[0]], tried, sizes, runtime)
             ways.update({n.output[0]: best for n in nodes})
     for name in found:  # dense ones that can give their outputs in an order of choice
         reader = graph.reader_behind(name)
@@ -79,24 +87,24 @@ def _identity(node: NodeProto, needed: np.ndarray) -> tuple:
     return node.input[1], needed.tobytes(), repr(sorted(attributes(node).items()))
 
 
-def _fastest(graph: Graph, node: NodeProto, ways: list[Way], sizes: dict, threads: int) -> Way:
+def _fastest(graph: Graph, node: NodeProto, ways: list[Way], sizes: dict, runtime: Runtime) -> Way:
     model = _alone(graph, node, sizes)
     rng = np.random.default_rng(0)
     inputs = {x.name: rng.standard_normal(_dims(x), np.float32) for x in model.graph.input}
-    seconds = race([regroup(model, {node.output[0]: way}) for way in ways], inputs, threads)
+    seconds = race([regroup(model, {node.output[0]: way}) for way in ways], inputs, runtime)
     return ways[seconds.index(min(seconds))]
 
 
-def race(models: list[ModelProto], inputs: dict[str, np.ndarray], threads: int) -> list[float]:
-    """The seconds that each model takes in onnxruntime, the best of some rounds in turn."""
-    runs = [session(model, threads) for model in models]
+def race(models: list[ModelProto], inputs: dict[str, np.ndarray], runtime: Runtime) -> list[float]:
+    """The seconds that each model takes, the best of some rounds in turn."""
+    runs = [runtime.open(model)[0] for model in models]
     best = [float('inf')] * len(models)
     # Other processes disturb the time on the CPU least, but it adds up over threads.
-    clock = time.process_time if threads == 1 else time.perf_counter
+    clock = time.process_time if runtime.threads == 1 else time.perf_counter
     for _ in range(1 + _ROUNDS):  # the first one is to get ready
         for number, run in enumerate(runs):
             start = clock()
-            run.run(None, inputs)
+            run(inputs)
             best[number] = min(best[number], clock() - start)
     return best
 
@@ -108,19 +116,40 @@ def _dims(value: ValueInfoProto) -> tuple[int, ...]:
 def _alone(graph: Graph, node: NodeProto, sizes: dict[str, tuple[int, ...]]) -> ModelProto:
     """A convolution between others that cost little, in whose layout it gets and gives its maps.
 
-    Where something else than a convolution reads it, it is added to a map.
+    Where something else than a convolution reads it, it is added to a map. Where its input is
+    quantised, the maps around it are.
     """
     weight, name = graph.weight(node), node.output[0]
-    constants = dict(weight=weight, bias=graph.bias(node))
-    values = [helper.make_tensor_value_info('x', TensorProto.FLOAT, sizes[node.input[0]])]
+    constants = dict(bias=graph.bias(node))
+    quantiser, scale = graph.quantiser(node.input[0]), graph.scale(node.input[1])
+    x = node.input[0] if quantiser is None else quantiser.input[0]
+    values = [helper.make_tensor_value_info('x', TensorProto.FLOAT, sizes[x])]
     nodes: list[NodeProto] = []
 
     def pass_on(x: str, output: str, channels: int) -> None:
         constants[f'{output}_ones'] = np.ones((channels, 1, 1, 1), np.float32)
         nodes.append(helper.make_node('Conv', [x, f'{output}_ones'], [output], group=channels))
 
+    def quantise(x: str) -> str:
+        if quantiser is None:
+            return x
+        nodes.append(helper.make_node('QuantizeLinear', [x, 'scale', 'zero'], [f'{x}_whole']))
+        inputs = [f'{x}_whole', 'scale', 'zero']
+        nodes.append(helper.make_node('DequantizeLinear', inputs, [f'{x}_quantised']))
+        return f'{x}_quantised'
+
+    if quantiser is not None:
+        names = zip(('scale', 'zero'), quantiser.input[1:], strict=True)
+        constants.update({own: graph.constant(name) for own, name in names})
+    if scale is None:
+        constants['weight'] = weight
+    else:
+        whole = np.rint(weight / scale).astype(np.int8)
+        constants.update(whole=whole, scales=np.broadcast_to(scale, (len(weight), 1, 1, 1)).ravel())
+        nodes.append(helper.make_node('DequantizeLinear', ['whole', 'scales'], ['weight'], axis=0))
     pass_on('x', 'before', weight.shape[1])
-    nodes.append(helper.make_node('Conv', ['before', 'weight', 'bias'], [name], **attributes(node)))
+    inputs = [quantise('before'), 'weight', 'bias']
+    nodes.append(helper.make_node('Conv', inputs, [name], **attributes(node)))
     reader, last = graph.reader_behind(name), name
     if reader is None or graph.weight(reader) is None:
         last = 'sum'
@@ -128,7 +157,7 @@ def _alone(graph: Graph, node: NodeProto, sizes: dict[str, tuple[int, ...]]) -> 
         pass_on('shortcut', 'beside', len(weight))
         nodes.append(helper.make_node('Add', ['beside', name], [last]))
     nodes.append(helper.make_node('Relu', [last], ['active']))
-    pass_on('active', 'after', len(weight))
+    pass_on(quantise('active'), 'after', len(weight))
     nodes.append(helper.make_node('GlobalAveragePool', ['after'], ['out']))
     made = helper.make_graph(
         nodes,

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 from onnx import ModelProto, NodeProto
 
-from .graph import ELEMENTWISE, Graph, Writer, attributes
+from .graph import Graph, Writer, attributes
 from .ways import Bundle, Way, round_up
 
 _ALIGNED = 4  # what onnxruntime asks of the number of channels that its fast convolutions read
@@ -46,7 +46,7 @@ class _Regrouping:
         if name in self.ways or (x in self.maps and weight is not None):
             whole = Way([Bundle(np.arange(len(weight)), np.arange(weight.shape[1]))])
             self._convolve(node, self.ways.get(name, whole))
-        elif x in self.maps and node.op_type in ELEMENTWISE:
+        elif x in self.maps and self.graph.looks_at_values(node):
             attrs, rest = attributes(node), list(node.input[1:])
             self.total[name] = self.total[x]
             self.maps[name] = [
@@ -96,9 +96,22 @@ class _Regrouping:
         self, node: NodeProto, x: str, weight: np.ndarray, filters: np.ndarray, group: int = 1
     ) -> Part:
         bias = _rows(self.graph.bias(node), filters)
-        inputs = [x, self.writer.constant(weight), self.writer.constant(bias)]
+        inputs = [x, self._weight(node, weight, filters), self.writer.constant(bias)]
         attrs = dict(attributes(node), group=group)
         return Part(self.writer.node('Conv', inputs, **attrs), filters)
+
+    def _weight(self, node: NodeProto, weight: np.ndarray, filters: np.ndarray) -> str:
+        """The name of a weight, in integers where the node's own is."""
+        scale = self.graph.scale(node.input[1])
+        if scale is None:
+            return self.writer.constant(weight)
+        scale = _rows(
+            np.broadcast_to(scale, (len(self.graph.constant(node.input[1])), 1, 1, 1)), filters
+        )
+        scale[filters < 0] = 1
+        whole = np.rint(weight / scale).astype(np.int8)
+        inputs = [self.writer.constant(whole), self.writer.constant(scale.reshape(-1))]
+        return self.writer.node('DequantizeLinear', inputs, axis=0)
 
     def _wanted_order(self, name: str, way: Way) -> np.ndarray:
         """Of the filters of one convolution: as its only reader takes them, if it groups them."""

@@ -1,79 +1,103 @@
 """What runs ONNX files on the CPU: onnxruntime, OpenVINO."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
 
 import numpy as np
 import onnxruntime
 from onnx import ModelProto
 
-_PRECISIONS = dict(onnxruntime=('fp32',), openvino=('fp32', 'bf16'))
+PRECISIONS = dict(onnxruntime=('fp32', 'int8'), openvino=('fp32', 'bf16', 'int8'))
+_HINTS = dict(fp32='f32', bf16='bf16', int8='f32')  # of what is not int8 in the file itself
+
+Model = ModelProto | str | os.PathLike
+Run = Callable[[Mapping[str, np.ndarray]], list[np.ndarray]]
 
 
-def session(model: ModelProto | str | os.PathLike, threads: int) -> onnxruntime.InferenceSession:
+class Runtime(NamedTuple):
+    """How files are run.
+
+    name: 'onnxruntime' or 'openvino'. precision: 'fp32', 'bf16', which OpenVINO alone computes in,
+    or 'int8', for files that were written for it. threads: 0 for as many as there are cores.
+    """
+
+    name: str = 'onnxruntime'
+    precision: str = 'fp32'
+    threads: int = 0
+
+    def check(self) -> None:
+        """Raise ValueError for a precision it doesn't have, ImportError where it's not there."""
+        if self.precision not in PRECISIONS[self.name]:
+            expected = ' or '.join(PRECISIONS[self.name])
+            raise ValueError(f'precision {self.precision} in {self.name}, expected {expected}')
+        if self.name == 'openvino':
+            _openvino()
+
+    @property
+    def is_native(self) -> bool:
+        """Whether this CPU computes in that precision, not only stores it."""
+        if self.name == 'onnxruntime' or self.precision == 'fp32':
+            return True
+        able = _openvino().Core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES')
+        return self.precision.upper() in able
+
+    def open(self, model: Model) -> tuple[Run, dict[str, str]]:
+        """What computes the outputs, in their order, of inputs by name; and the metadata."""
+        open_model = _in_openvino if self.name == 'openvino' else _in_onnxruntime
+        return open_model(model, self)
+
+
+def session(model: Model, threads: int) -> onnxruntime.InferenceSession:
     """To run a model or a file. threads: 0 for as many as there are cores."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    source = model.SerializeToString() if isinstance(model, ModelProto) else os.fspath(model)
-    return onnxruntime.InferenceSession(source, options, ['CPUExecutionProvider'])
+    return onnxruntime.InferenceSession(_source(model), options, ['CPUExecutionProvider'])
 
 
 class RunningFile:
-    """An ONNX file in a runtime, on the CPU: ``file(images)`` is the list of its outputs.
+    """An ONNX file that runs: ``file(images)`` is the list of its outputs.
 
-    runtime: 'onnxruntime' or 'openvino'. precision: 'fp32', or 'bf16', which OpenVINO alone
-    computes in. threads: 0 for as many as there are cores. about: the file's metadata.
+    about: the file's metadata.
 
-    Raises FileNotFoundError, ImportError where the runtime is not installed, and ValueError for a
-    precision that it doesn't have and for a file that it can't read.
+    Raises FileNotFoundError, ValueError for a file that can't be read, and as
+    :meth:`Runtime.check`.
     """
 
-    def __init__(
-        self,
-        path: str | os.PathLike,
-        runtime: str = 'onnxruntime',
-        precision: str = 'fp32',
-        threads: int = 0,
-    ) -> None:
-        if precision not in _PRECISIONS[runtime]:
-            expected = ' or '.join(_PRECISIONS[runtime])
-            raise ValueError(f'precision {precision} in {runtime}, expected {expected}')
+    def __init__(self, path: str | os.PathLike, runtime: Runtime) -> None:
+        runtime.check()
         if not os.path.isfile(path):
             raise FileNotFoundError(f'file {path} not found')
-        open_file = _in_openvino if runtime == 'openvino' else _in_onnxruntime
         try:
-            self._run, self.about = open_file(path, precision, threads)
-        except ImportError:
-            raise
+            self._run, self.about = runtime.open(path)
         except Exception as error:  # the runtimes' own kinds
-            raise ValueError(f'file {path} can not be read by {runtime}: {error}') from error
+            raise ValueError(f'file {path} can not be read by {runtime.name}: {error}') from error
 
     def __call__(self, images: np.ndarray) -> list[np.ndarray]:
         """images: as the file takes them."""
-        return self._run(images)
+        return self._run({'images': images})
 
 
-def _in_onnxruntime(path: str | os.PathLike, _: str, threads: int) -> tuple[Callable, dict]:
-    ready = session(path, threads)
+def _source(model: Model) -> bytes | str:
+    return model.SerializeToString() if isinstance(model, ModelProto) else os.fspath(model)
+
+
+def _in_onnxruntime(model: Model, runtime: Runtime) -> tuple[Run, dict[str, str]]:
+    ready = session(model, runtime.threads)
     about = dict(ready.get_modelmeta().custom_metadata_map)
-    return lambda images: ready.run(None, {'images': images}), about
+    return lambda inputs: ready.run(None, dict(inputs)), about
 
 
-def _in_openvino(path: str | os.PathLike, precision: str, threads: int) -> tuple[Callable, dict]:
-    try:
-        import openvino
-    except ModuleNotFoundError as error:
-        message = "openvino not found, it comes with: pip install 'mmdet_groupconv[openvino]'"
-        raise ImportError(message) from error
-    core = openvino.Core()
-    model = core.read_model(os.fspath(path))
+def _in_openvino(model: Model, runtime: Runtime) -> tuple[Run, dict[str, str]]:
+    core = _openvino().Core()
+    read = core.read_model(_source(model))
     # Left to itself it would take bfloat16 wherever the CPU has it.
-    settings = dict(INFERENCE_PRECISION_HINT={'fp32': 'f32', 'bf16': 'bf16'}[precision])
-    if threads:
-        settings['INFERENCE_NUM_THREADS'] = threads
+    settings = dict(INFERENCE_PRECISION_HINT=_HINTS[runtime.precision])
+    if runtime.threads:
+        settings['INFERENCE_NUM_THREADS'] = runtime.threads
     try:
-        ready = core.compile_model(model, 'CPU', settings)
+        ready = core.compile_model(read, 'CPU', settings)
     except RuntimeError as error:
         if 'dynamic weights' not in str(error):
             raise
@@ -81,10 +105,19 @@ def _in_openvino(path: str | os.PathLike, precision: str, threads: int) -> tuple
             'its gates come with the image, and OpenVINO computes no weights; '
             'write it with --freeze'
         ) from error
-    about = dict(model.rt_info.items()).get('framework', {})
+    about = dict(read.rt_info.items()).get('framework', {})
 
-    def run(images: np.ndarray) -> list[np.ndarray]:
-        found = ready(images)
+    def run(inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+        found = ready(dict(inputs))
         return [np.array(found[output]) for output in ready.outputs]
 
     return run, {key: str(about[key].value) for key in about}
+
+
+def _openvino():
+    try:
+        import openvino
+    except ModuleNotFoundError as error:
+        message = "openvino not found, it comes with: pip install 'mmdet_groupconv[openvino]'"
+        raise ImportError(message) from error
+    return openvino

@@ -1,0 +1,180 @@
+"""A traced graph in int8: calibrated on images, by NNCF; layers that cost accuracy stay float."""
+
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+from rich.progress import track
+
+from .graph import Graph
+from .regroup import regroup
+from .runtime import session
+
+LIMIT = 0.002
+_LAYERS = 'Conv', 'Gemm', 'MatMul'
+_STAY_FLOAT = 'Resize', 'RoiAlign'  # OpenVINO loses accuracy where int8 maps are enlarged
+_CHOOSE_BOXES = 'NonMaxSuppression', 'TopK'
+_BY_BOX = *_CHOOSE_BOXES, 'RoiAlign'
+_MEASURED_ON = 4
+
+
+def quantise(
+    model: ModelProto, images: Sequence[np.ndarray]
+) -> tuple[ModelProto, dict[str, float]]:
+    """The graph with pairs of QuantizeLinear and DequantizeLinear, and which layers stay float.
+
+    Weights get a scale a filter, maps one each. What comes before the first layer and behind the
+    last one, pixels and boxes, stays float. Where predictions change by more than `LIMIT` of their
+    variance, the mean over outputs, the layers to blame stay float, too.
+
+    model: without groups yet; equal weights may be shared. images: as the graph takes them, to
+    calibrate on, the more the better up to some hundred. Returns by name of the layer how much of
+    the change is its own.
+
+    Raises ImportError where NNCF is not installed.
+    """
+    quantised = _by_nncf(model, images)
+    measure = _change(model, images[:_MEASURED_ON])
+    if measure is None:
+        return quantised, {}
+    left, blamed = measure(quantised), {}
+    if left > LIMIT:
+        layers = _layers_of(model, quantised)
+        shares = {
+            name: left - measure(_floating(model, quantised, nodes))
+            for name, nodes in track(layers.items(), 'finding layers to stay float')
+        }
+        mixed = quantised
+        for name in sorted(shares, key=shares.get, reverse=True):
+            blamed[name] = shares[name]
+            mixed = _floating(model, quantised, [n for name in blamed for n in layers[name]])
+            left = measure(mixed)
+            if left <= LIMIT:
+                break
+        quantised = mixed
+    return quantised, blamed
+
+
+def _by_nncf(model: ModelProto, images: Sequence[np.ndarray]) -> ModelProto:
+    try:
+        import nncf
+    except ModuleNotFoundError as error:
+        message = "nncf not found, it comes with: pip install 'mmdet_groupconv[openvino]'"
+        raise ImportError(message) from error
+    nncf.set_log_level(logging.ERROR)
+    calibration = nncf.Dataset(images, lambda image: {'images': image})
+    return nncf.quantize(
+        model,
+        calibration,
+        preset=nncf.QuantizationPreset.MIXED,
+        subset_size=len(images),
+        ignored_scope=nncf.IgnoredScope(names=_outside(model), validate=False),
+        # It would correct the biases that levels share once for each level.
+        advanced_parameters=nncf.AdvancedQuantizationParameters(disable_bias_correction=True),
+    )
+
+
+def _outside(model: ModelProto) -> list[str]:
+    """Names of the nodes that stay float: all that are not between layers."""
+    graph = Graph(model.graph)
+    layers = [node for node in graph.nodes if node.op_type in _LAYERS]
+    below = _reach(layers, graph.behind, _CHOOSE_BOXES)
+    above = _reach(layers, graph.maps_before, _CHOOSE_BOXES)
+    inside = {id(node) for node in layers} | (below & above)
+    return [
+        node.name for node in graph.nodes if id(node) not in inside or node.op_type in _STAY_FLOAT
+    ]
+
+
+def _reach(
+    start: Iterable[NodeProto],
+    neighbours: Callable[[NodeProto], Iterable[NodeProto]],
+    stop: Sequence[str] = (),
+) -> set[int]:
+    seen, left = set(), list(start)
+    while left:
+        for node in neighbours(left.pop()):
+            if id(node) not in seen and node.op_type not in stop:
+                seen.add(id(node))
+                left.append(node)
+    return seen
+
+
+def _change(
+    model: ModelProto, images: Sequence[np.ndarray]
+) -> Callable[[ModelProto], float] | None:
+    """How much another graph's predictions are off, relative to their variance.
+
+    Predictions: of the last convolutions before boxes are chosen. None where there are none.
+    """
+    graph = Graph(model.graph)
+    convs = [node for node in graph.nodes if node.op_type == 'Conv']
+    of_boxes = _reach([n for n in graph.nodes if n.op_type in _BY_BOX], graph.behind)
+    first = [node for node in convs if id(node) not in of_boxes]
+    lead = _reach(first, graph.maps_before)
+    outputs = [node.output[0] for node in first if id(node) not in lead]
+    if not outputs:
+        return None
+    expected = _outputs(model, outputs, images)
+    scale = [float(np.var(np.concatenate([x.ravel() for x in xs]))) or 1.0 for xs in expected]
+
+    def measure(other: ModelProto) -> float:
+        found = _outputs(other, outputs, images)
+        changes = [
+            np.mean([np.square(x - y).mean() for x, y in zip(xs, ys, strict=True)]) / variance
+            for xs, ys, variance in zip(found, expected, scale, strict=True)
+        ]
+        return float(np.mean(changes))
+
+    return measure
+
+
+def _outputs(
+    model: ModelProto, names: list[str], images: Sequence[np.ndarray]
+) -> list[list[np.ndarray]]:
+    """Tensors of a graph for each image, by tensor."""
+    asking = ModelProto()
+    asking.CopyFrom(model)
+    del asking.graph.output[:]
+    asking.graph.output.extend(
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names
+    )
+    ready = session(asking, 0)
+    found = [ready.run(None, {'images': image}) for image in images]
+    return [list(of_name) for of_name in zip(*found, strict=True)]
+
+
+def _layers_of(model: ModelProto, quantised: ModelProto) -> dict[str, list[str]]:
+    """The names of the nodes in integers, by layer: levels of a head share one."""
+    graph, found = Graph(quantised.graph), defaultdict(list)
+    weights = {node.name: node.input[1] for node in model.graph.node if node.op_type in _LAYERS}
+    for node in graph.nodes:
+        if node.name in weights and graph.scale(node.input[1]) is not None:
+            found[_layer_name(weights[node.name])].append(node.name)
+    return dict(found)
+
+
+def _layer_name(weight: str) -> str:
+    """Of the network, from that of a weight in the graph."""
+    inside = weight.split('.')[1:] or [weight]  # the first is the exporter's
+    return '.'.join(part for part in inside if part not in ('chain', 'units', 'unit', 'weight'))
+
+
+def _floating(model: ModelProto, quantised: ModelProto, nodes: Iterable[str]) -> ModelProto:
+    """The quantised graph with some layers as they were."""
+    mixed, original, own = ModelProto(), Graph(model.graph), set(nodes)
+    mixed.CopyFrom(quantised)
+    graph = Graph(mixed.graph)
+    weights = {node.name: node.input[1] for node in original.nodes if node.name in own}
+    for node in graph.nodes:
+        if node.name in own:
+            quantiser = graph.quantiser(node.input[0])
+            node.input[0] = node.input[0] if quantiser is None else quantiser.input[0]
+            node.input[1] = f'{weights[node.name]}_as_it_was'
+    mixed.graph.initializer.extend(
+        numpy_helper.from_array(original.constant(name), f'{name}_as_it_was')
+        for name in dict.fromkeys(weights.values())
+    )
+    return regroup(mixed, {})  # less what nobody reads any more
