@@ -58,7 +58,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         help='to make it fast for; int8 is calibrated on training images (--calibrate)',
     )
     parser.add_argument('--threads', type=int, default=1, help='to make it fast for')
-    add_freeze_options(parser, 'tools/test.py --freeze tells what that changes')
+    then = 'tools/test.py --freeze tells what that changes'
+    add_freeze_options(parser, then, ', and so many images for int8')
     return parser.parse_args(argv)
 
 
@@ -148,9 +149,11 @@ def main(argv: list[str] | None = None) -> int:
         table.add_row(name, 'x'.join(map(str, size)))
     console = Console()
     console.print(table)
-    console.print(f'largest difference from PyTorch {report.difference:.1e}, relative')
-    if report.stay_float is not None:
-        names = ', '.join(report.stay_float) or 'none'
+    if report.quantised is None:
+        console.print(f'largest difference from PyTorch {report.difference:.1e}, relative')
+    else:
+        names = ', '.join(report.quantised.stay_float) or 'none'
+        console.print(f'predictions change by {report.quantised.change:.1e} of their variance')
         console.print(f'layers that stay float because they cost accuracy: {names}')
     if not runtime.is_native:
         console.print(f'this CPU has no {args.precision}: the file runs, but not faster')

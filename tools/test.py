@@ -35,10 +35,14 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         '--compare', metavar='CHECKPOINT', help='test this too, and tell what the ONNX file changes'
     )
     parser.add_argument(
-        '--runtime', choices=('onnxruntime', 'openvino'), default='onnxruntime', help='of the file'
+        '--runtime',
+        choices=('onnxruntime', 'openvino'),
+        help='of the file; what it was made for if not given',
     )
     parser.add_argument(
-        '--precision', choices=('fp32', 'bf16'), default='fp32', help='that the runtime computes in'
+        '--precision',
+        choices=('fp32', 'bf16', 'int8'),
+        help='that the runtime computes in; likewise; int8 files are so by themselves',
     )
     parser.add_argument(
         '--compact', action='store_true', help='do only the gated work; MACs are not counted then'
@@ -61,8 +65,7 @@ def configure(args: argparse.Namespace) -> Config:
     is_file = args.checkpoint.endswith('.onnx')
     if is_file and (args.compact or args.freeze is not None):
         raise ValueError(f'{args.checkpoint} is as it is, expected no --compact or --freeze')
-    of_files = args.compare, args.runtime != 'onnxruntime', args.precision != 'fp32'
-    if any(of_files) and not is_file:
+    if (args.compare or args.runtime or args.precision) and not is_file:
         raise ValueError(
             f'--compare, --runtime or --precision with {args.checkpoint}, expected an ONNX file'
         )
@@ -109,7 +112,9 @@ def load_file(args: argparse.Namespace) -> nn.Module:
     except ModuleNotFoundError as error:
         message = f"{error.name} not found, it comes with: pip install 'mmdet_groupconv[export]'"
         raise ImportError(message) from error
-    return FileDetector(args.checkpoint, Runtime(args.runtime, args.precision))
+    own = Runtime.of_file(args.checkpoint)
+    runtime = Runtime(args.runtime or own.name, args.precision or own.precision)
+    return FileDetector(args.checkpoint, runtime)
 
 
 def print_change(before: dict[str, float], after: dict[str, float], one: str, other: str) -> None:

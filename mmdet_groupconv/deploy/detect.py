@@ -7,6 +7,7 @@ onnxruntime or openvino.
 """
 
 import argparse
+import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -17,13 +18,17 @@ from PIL import Image, ImageDraw, UnidentifiedImageError
 SUFFIXES = '.jpg', '.jpeg', '.png', '.bmp', '.webp'
 
 
+def installed():
+    return 'onnxruntime' if importlib.util.find_spec('onnxruntime') else 'openvino'
+
+
 def parse_args(argv=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('file', help='ONNX file of a detector')
     parser.add_argument('source', help='image, or folder of images')
     parser.add_argument('--out', required=True, help='folder for pictures and predictions.json')
     parser.add_argument('--score-thr', type=float, default=0.3, help='leave out boxes below this')
-    parser.add_argument('--runtime', choices=('onnxruntime', 'openvino'), default='onnxruntime')
+    parser.add_argument('--runtime', choices=('onnxruntime', 'openvino'), default=installed())
     parser.add_argument('--threads', type=int, default=0, help='0: as many as there are cores')
     return parser.parse_args(argv)
 
@@ -43,15 +48,17 @@ def in_openvino(file, threads):
 
     core = openvino.Core()
     model = core.read_model(file)
-    settings = {'INFERENCE_PRECISION_HINT': 'f32', 'INFERENCE_NUM_THREADS': threads}
-    ready = core.compile_model(model, 'CPU', {k: v for k, v in settings.items() if v})
     about = dict(model.rt_info.items()).get('framework', {})
+    about = {key: str(about[key].value) for key in about}
+    hint = 'bf16' if about.get('precision') == 'bf16' else 'f32'
+    settings = {'INFERENCE_PRECISION_HINT': hint, 'INFERENCE_NUM_THREADS': threads}
+    ready = core.compile_model(model, 'CPU', {k: v for k, v in settings.items() if v})
 
     def run(images):
         found = ready(images)
         return [np.array(found[output]) for output in ready.outputs]
 
-    return run, {key: str(about[key].value) for key in about}
+    return run, about
 
 
 class Detector:

@@ -12,6 +12,7 @@ from .boxes import DenseBoxes, RoIBoxes
 from .parts import EXAMPLE
 
 _ALIKE = 0.9  # IoU from which two boxes are one
+_LAST = 0.01  # of scores: ties between proposals let through one or another of the last boxes
 
 
 class Detecting(nn.Module):
@@ -47,14 +48,14 @@ class Detecting(nn.Module):
         """Of pixels ``[1, 3, H, W]``, RGB uint8, what the file takes: the same."""
         return pixels
 
-    def differences(self, expected: list[np.ndarray], found: list[np.ndarray]) -> np.ndarray:
+    def differences(self, expected: list[np.ndarray], found: list[np.ndarray]) -> list[np.ndarray]:
         """In scores, or what an IoU lacks of 1, of each box that either has.
 
         Of slivers, whose IoU says little, the distance of corners in pixels where that is less.
-        Where one has no box of its class like the other's, that is how far it is above the least
-        score of all: those with that one may be the last that were let through.
+        Where one has no box of its class like the other's, that is how far it is above the last
+        ones, by score, that were let through.
         """
-        return np.concatenate((_missed(expected, found), _missed(found, expected)))
+        return [_missed(expected, found), _missed(found, expected)]
 
     def forward(self, image: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """image: ``[1, 3, H, W]``, RGB, 0 to 255. Returns ``[N, 4]``, ``[N]``, ``[N]``."""
@@ -88,4 +89,5 @@ def _missed(expected: list[np.ndarray], found: list[np.ndarray]) -> np.ndarray:
     least = min(float(scores.min()), float(their_scores.min()))
     distance = (boxes - others[which]).abs().max(dim=1).values
     change = torch.maximum((1 - best).minimum(distance), (scores - their_scores[which]).abs())
-    return torch.where(best >= _ALIKE, change, scores - least).numpy()
+    gone = (scores - least - _LAST).clamp(min=0)
+    return torch.where(best >= _ALIKE, change, gone).numpy()

@@ -39,10 +39,9 @@ class RawOutputs(nn.Module):
         x = x if prepare._channel_conversion else x.flip(1)
         return ((x.to(prepare.mean) - prepare.mean) / prepare.std).cpu()
 
-    def differences(self, expected: list[np.ndarray], found: list[np.ndarray]) -> np.ndarray:
-        """Of all values, relative to the largest one of each output."""
-        both = zip(expected, found, strict=True)
-        return np.concatenate([_relative(y, z) for y, z in both])
+    def differences(self, expected: list[np.ndarray], found: list[np.ndarray]) -> list[np.ndarray]:
+        """Of the values of each output, relative to its largest one."""
+        return [_relative(y, z) for y, z in zip(expected, found, strict=True)]
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """images: ``[B, 3, H, W]``, normalised."""

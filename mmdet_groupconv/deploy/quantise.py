@@ -3,6 +3,7 @@
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
@@ -20,41 +21,48 @@ _BY_BOX = *_CHOOSE_BOXES, 'RoiAlign'
 _MEASURED_ON = 4
 
 
-def quantise(
-    model: ModelProto, images: Sequence[np.ndarray]
-) -> tuple[ModelProto, dict[str, float]]:
-    """The graph with pairs of QuantizeLinear and DequantizeLinear, and which layers stay float.
+class Quantised(NamedTuple):
+    """A graph with pairs of QuantizeLinear and DequantizeLinear.
+
+    change: of its predictions, relative to their variance, the mean over outputs. stay_float: by
+    name, layers that cost too much accuracy, and how much of the change is each one's own.
+    """
+
+    model: ModelProto
+    change: float
+    stay_float: dict[str, float]
+
+
+def quantise(model: ModelProto, images: Sequence[np.ndarray]) -> Quantised:
+    """The graph in int8.
 
     Weights get a scale a filter, maps one each. What comes before the first layer and behind the
-    last one, pixels and boxes, stays float. Where predictions change by more than `LIMIT` of their
-    variance, the mean over outputs, the layers to blame stay float, too.
+    last one, pixels and boxes, stays float. Where predictions change by more than `LIMIT` the
+    layers to blame stay float, too.
 
     model: without groups yet; equal weights may be shared. images: as the graph takes them, to
-    calibrate on, the more the better up to some hundred. Returns by name of the layer how much of
-    the change is its own.
+    calibrate on, the more the better up to some hundred.
 
     Raises ImportError where NNCF is not installed.
     """
     quantised = _by_nncf(model, images)
     measure = _change(model, images[:_MEASURED_ON])
-    if measure is None:
-        return quantised, {}
-    left, blamed = measure(quantised), {}
-    if left > LIMIT:
-        layers = _layers_of(model, quantised)
-        shares = {
-            name: left - measure(_floating(model, quantised, nodes))
-            for name, nodes in track(layers.items(), 'finding layers to stay float')
-        }
-        mixed = quantised
-        for name in sorted(shares, key=shares.get, reverse=True):
-            blamed[name] = shares[name]
-            mixed = _floating(model, quantised, [n for name in blamed for n in layers[name]])
-            left = measure(mixed)
-            if left <= LIMIT:
-                break
-        quantised = mixed
-    return quantised, blamed
+    change, blamed = measure(quantised), {}
+    if change <= LIMIT:
+        return Quantised(quantised, change, blamed)
+    layers = _layers_of(model, quantised)
+    shares = {
+        name: change - measure(_floating(model, quantised, nodes))
+        for name, nodes in track(layers.items(), 'finding layers to stay float')
+    }
+    mixed = quantised
+    for name in sorted(shares, key=shares.get, reverse=True):
+        blamed[name] = shares[name]
+        mixed = _floating(model, quantised, [n for name in blamed for n in layers[name]])
+        change = measure(mixed)
+        if change <= LIMIT:
+            break
+    return Quantised(mixed, change, blamed)
 
 
 def _by_nncf(model: ModelProto, images: Sequence[np.ndarray]) -> ModelProto:
@@ -83,9 +91,11 @@ def _outside(model: ModelProto) -> list[str]:
     below = _reach(layers, graph.behind, _CHOOSE_BOXES)
     above = _reach(layers, graph.maps_before, _CHOOSE_BOXES)
     inside = {id(node) for node in layers} | (below & above)
-    return [
-        node.name for node in graph.nodes if id(node) not in inside or node.op_type in _STAY_FLOAT
-    ]
+    # Images without a box of some size tell nothing of that level's features.
+    enlarging = [node for node in graph.nodes if node.op_type in _STAY_FLOAT]
+    rois = [node for node in enlarging if node.op_type == 'RoiAlign']
+    inside -= {id(node) for node in enlarging} | _reach(rois, graph.behind, _LAYERS)
+    return [node.name for node in graph.nodes if id(node) not in inside]
 
 
 def _reach(
@@ -102,12 +112,10 @@ def _reach(
     return seen
 
 
-def _change(
-    model: ModelProto, images: Sequence[np.ndarray]
-) -> Callable[[ModelProto], float] | None:
+def _change(model: ModelProto, images: Sequence[np.ndarray]) -> Callable[[ModelProto], float]:
     """How much another graph's predictions are off, relative to their variance.
 
-    Predictions: of the last convolutions before boxes are chosen. None where there are none.
+    Predictions: of the last convolutions before boxes are chosen.
     """
     graph = Graph(model.graph)
     convs = [node for node in graph.nodes if node.op_type == 'Conv']
@@ -115,8 +123,6 @@ def _change(
     first = [node for node in convs if id(node) not in of_boxes]
     lead = _reach(first, graph.maps_before)
     outputs = [node.output[0] for node in first if id(node) not in lead]
-    if not outputs:
-        return None
     expected = _outputs(model, outputs, images)
     scale = [float(np.var(np.concatenate([x.ravel() for x in xs]))) or 1.0 for xs in expected]
 

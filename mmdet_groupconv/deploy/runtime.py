@@ -5,7 +5,9 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import numpy as np
+import onnx
 import onnxruntime
+from google.protobuf.message import DecodeError
 from onnx import ModelProto
 
 PRECISIONS = dict(onnxruntime=('fp32', 'int8'), openvino=('fp32', 'bf16', 'int8'))
@@ -25,6 +27,18 @@ class Runtime(NamedTuple):
     name: str = 'onnxruntime'
     precision: str = 'fp32'
     threads: int = 0
+
+    @classmethod
+    def of_file(cls, path: str | os.PathLike) -> 'Runtime':
+        """What tools/export.py made a file for; the first one for other files."""
+        if not os.path.isfile(path):
+            raise FileNotFoundError(f'file {path} not found')
+        try:
+            entries = onnx.load(path, load_external_data=False).metadata_props
+        except DecodeError as error:
+            raise ValueError(f'file {path} is no ONNX file') from error
+        about = {entry.key: entry.value for entry in entries}
+        return cls(about.get('runtime', cls().name), about.get('precision', cls().precision))
 
     def check(self) -> None:
         """Raise ValueError for a precision it doesn't have, ImportError where it's not there."""

@@ -34,8 +34,11 @@ def add_run_options(parser: ArgumentParser) -> None:
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
 
 
-def add_freeze_options(parser: ArgumentParser, then: str) -> None:
-    """Freezing gates by image, for ``calibration_batches``. then: what help says of it."""
+def add_freeze_options(parser: ArgumentParser, then: str, also: str = '') -> None:
+    """Freezing gates by image, for ``calibration_batches``.
+
+    then: what help says of it. also: what else is calibrated.
+    """
     parser.add_argument(
         '--freeze',
         type=float,
@@ -48,7 +51,7 @@ def add_freeze_options(parser: ArgumentParser, then: str) -> None:
         type=int,
         default=64,
         metavar='BATCHES',
-        help='of training images, at most, for --freeze',
+        help=f'of training images, at most, for --freeze{also}',
     )
 
 

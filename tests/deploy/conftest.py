@@ -32,7 +32,8 @@ class Net:
         """weight: ``[K, C, k, k]``, or the name of a constant or a tensor with one filter each."""
         inputs = [x, weight if isinstance(weight, str) else self.constant(weight)]
         if isinstance(weight, str):
-            weight = next(numpy_helper.to_array(c) for c in self.constants if c.name == weight)
+            made = next((n.input[0] for n in self.nodes if weight in n.output), weight)
+            weight = next(numpy_helper.to_array(c) for c in self.constants if c.name == made)
         if bias:
             inputs.append(self.constant(self.rng.standard_normal(len(weight), np.float32)))
         size = weight.shape[2]
@@ -40,6 +41,18 @@ class Net:
         name = self.node('Conv', *inputs, strides=[stride] * 2, pads=pads, group=group)
         self.channels[name] = len(weight)
         return name
+
+    def quantised(self, x, scale=0.05, zero=128):
+        """A map in uint8, and floats again."""
+        inputs = [self.constant(np.float32(scale)), self.constant(np.uint8(zero))]
+        return self.node('DequantizeLinear', self.node('QuantizeLinear', x, *inputs), *inputs)
+
+    def whole(self, weight):
+        """The name of a weight in int8, with a scale a filter."""
+        scale = np.maximum(np.abs(weight).max(axis=(1, 2, 3)), 1e-3) / 127
+        whole = np.rint(weight / scale[:, None, None, None]).astype(np.int8)
+        inputs = [self.constant(whole), self.constant(scale.astype(np.float32))]
+        return self.node('DequantizeLinear', *inputs, axis=0)
 
     def weight(self, connected, size=1):
         """Random, scaled so that outputs are about as large as inputs; ``[K, C]`` -> 4-D."""
@@ -57,9 +70,9 @@ class Net:
         of_filter, of_channel = (self.rng.permutation(s) if mixed else s for s in sides)
         return self.weight(of_filter[:, None] == of_channel, size)
 
-    def model(self, *outputs, batch='batch'):
+    def graph(self, *outputs, batch='batch'):
         dims = [batch, self.channels['images'], 'height', 'width']
-        graph = helper.make_graph(
+        return helper.make_graph(
             self.nodes,
             'net',
             [helper.make_tensor_value_info('images', TensorProto.FLOAT, dims)],
@@ -69,6 +82,10 @@ class Net:
             ],
             self.constants,
         )
+
+    def model(self, *outputs, batch='batch'):
+        """Of a graph that is checked."""
+        graph = self.graph(*outputs, batch=batch)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid('', 17)], ir_version=8)
         onnx.checker.check_model(model)
         return model

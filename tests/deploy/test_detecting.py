@@ -93,7 +93,7 @@ def test_the_file_gives_them_for_images_of_any_size(detector, tmp_path, untimed)
     for size in ((64, 96), (101, 70)):
         run = export.session(path, 1).run(None, {'images': pixels(*size).numpy()})
         expected = [y.numpy() for y in by_mmdetection(detector, pixels(*size))]
-        assert Detecting(detector).differences(expected, run).max() <= 1e-3
+        assert max(map(np.max, Detecting(detector).differences(expected, run))) <= 1e-3
 
 
 def test_an_image_without_objects_has_no_boxes(tmp_path, untimed):
@@ -116,9 +116,9 @@ SCORES, LABELS = np.array([0.9, 0.5], np.float32), np.array([0, 1])
         ((BOXES[::-1], SCORES[::-1], LABELS[::-1]), 0),  # the order doesn't matter
         ((BOXES, SCORES - np.float32(0.1), LABELS), 0.1),
         ((BOXES + np.float32([0, 0, 1, 0]), SCORES, LABELS), 1 / 11),
-        ((BOXES, SCORES, LABELS[::-1]), 0.4),  # another class is another box
+        ((BOXES, SCORES, LABELS[::-1]), 0.39),  # another class is another box
         ((BOXES[:1], SCORES[:1], LABELS[:1]), 0),  # the last that was let through
-        ((BOXES[1:], SCORES[1:], LABELS[1:]), 0.4),
+        ((BOXES[1:], SCORES[1:], LABELS[1:]), 0.39),
         ((BOXES[:0], SCORES[:0], LABELS[:0]), 0.9),
     ],
 )
@@ -126,7 +126,7 @@ def test_differences_between_boxes(other, difference):
     detecting = Detecting(small('retinanet', 'sgc'))
     other = [np.ascontiguousarray(part) for part in other]
     found = detecting.differences([BOXES, SCORES, LABELS], other)
-    assert found.max() == pytest.approx(difference)
+    assert max(map(np.max, found)) == pytest.approx(difference)
 
 
 class OtherHead(torch.nn.Module):

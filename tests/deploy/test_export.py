@@ -16,7 +16,8 @@ import onnx
 from onnx import numpy_helper
 
 from mmdet_groupconv.compiler.freezing import freeze_gates
-from mmdet_groupconv.deploy import Report, export, export_onnx
+from mmdet_groupconv.deploy import Report, Runtime, export, export_onnx
+from mmdet_groupconv.deploy.graph import Graph
 from mmdet_groupconv.deploy.parts import RawOutputs
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
@@ -218,3 +219,61 @@ def test_outputs_are_compared_on_the_image_that_is_given(
 )
 def test_half_a_shape_is_in_steps_that_all_strides_divide(shape, expected):
     assert export.half(shape) == expected
+
+
+def photos(number=3):
+    rng = np.random.default_rng(0)
+    return [torch.from_numpy(rng.integers(0, 256, (1, 3, *SHAPE), np.uint8)) for _ in range(number)]
+
+
+@pytest.mark.parametrize('name', ['onnxruntime', 'openvino'])
+def test_int8_is_near_the_network_and_grouped(grouped, tmp_path, grouped_wins, run, name):
+    for package in (name, 'nncf'):
+        pytest.importorskip(package)
+    path, image = tmp_path / 'network.onnx', photos()[0]
+    runtime = Runtime(name, 'int8', threads=1)
+    report = export_onnx(grouped, path, SHAPE, runtime, image=image, images=photos())
+    assert report.quantised.change < 0.01
+    graph = Graph(onnx.load(path).graph)
+    convs = [node for node in graph.nodes if node.op_type == 'Conv']
+    assert sum(graph.scale(node.input[1]) is not None for node in convs) > len(convs) / 2
+    assert len(convs) > 25  # the network has 20
+    images = RawOutputs(grouped).image(image)
+    with torch.no_grad():
+        expected = [y.numpy() for y in RawOutputs(grouped)(images)]
+    for x, y in zip(runtime.open(path)[0]({'images': images.numpy()}), expected, strict=True):
+        assert np.square(x - y).mean() < 0.05 * y.var()
+
+
+def test_int8_needs_images_and_gates_that_are_fixed(grouped, tmp_path, mix_gates):
+    path = tmp_path / 'network.onnx'
+    with pytest.raises(ValueError, match='int8 without images'):
+        export_onnx(grouped, path, SHAPE, Runtime(precision='int8'))
+    by_image = build('MSGC r18', mix_gates)
+    for runtime in (Runtime(precision='int8'), Runtime('openvino')):
+        if runtime.name == 'openvino':
+            pytest.importorskip('openvino')
+        with pytest.raises(ValueError, match=f'in {runtime.name} can not have: it needs --freeze'):
+            export_onnx(by_image, path, SHAPE, runtime, images=photos())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_int8_file_that_grouping_changed_is_not_left(
+    grouped, tmp_path, grouped_wins, monkeypatch
+):
+    pytest.importorskip('nncf')
+    regroup = export.regroup
+
+    def wrong(model, ways):
+        new = regroup(model, ways)
+        for tensor in new.graph.initializer:
+            array = numpy_helper.to_array(tensor)
+            if array.dtype == np.int8 and array.ndim == 4 and len(array) >= 16:
+                tensor.CopyFrom(numpy_helper.from_array(array[::-1].copy(), tensor.name))
+        return new
+
+    monkeypatch.setattr(export, 'regroup', wrong)
+    runtime = Runtime(precision='int8', threads=1)
+    with pytest.raises(ValueError, match='from int8 without groups'):
+        export_onnx(grouped, tmp_path / 'network.onnx', SHAPE, runtime, images=photos())
+    assert list(tmp_path.iterdir()) == []

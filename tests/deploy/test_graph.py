@@ -161,3 +161,45 @@ def test_attributes_are_read_by_name(net):
     made.conv('images', made.dense(4, 3, 3), stride=2)
     assert attributes(made.nodes[0]) == dict(strides=[2, 2], pads=[1] * 4, group=1)
     assert numpy_helper.to_array(made.constants[0]).shape == (4, 3, 3, 3)
+
+
+def test_a_weight_in_integers_is_what_the_floats_would_be(net):
+    made = net()
+    weight = made.dense(4, 3)
+    name = made.conv('images', made.whole(weight))
+    graph = Graph(made.model(name).graph)
+    node = node_of(graph, name)
+    scale = graph.scale(node.input[1])
+    assert scale.shape == (4, 1, 1, 1)
+    np.testing.assert_allclose(graph.weight(node), weight, atol=0.51 * float(scale.max()))
+    steps = graph.weight(node) / scale
+    np.testing.assert_allclose(steps, np.rint(steps), atol=1e-4)
+
+
+def test_what_made_a_map_whole_is_found(net):
+    made = net()
+    name = made.conv(made.quantised('images'), made.dense(4, 3))
+    graph = Graph(made.model(name).graph)
+    node = node_of(graph, name)
+    assert graph.quantiser(node.input[0]).input[0] == 'images'
+    assert graph.quantiser('images') is None
+    assert graph.scale(node.input[1]) is None
+
+
+def test_quantising_a_map_does_the_same_with_each_value_but_not_by_channel(net):
+    made = net()
+    by_channel = [made.constant(np.full(3, 0.1, np.float32)), made.constant(np.zeros(3, np.uint8))]
+    other = made.node('QuantizeLinear', 'images', *by_channel, axis=1)
+    name = made.quantised(made.node('DequantizeLinear', other, *by_channel, axis=1))
+    graph = Graph(made.model(name).graph)
+    assert graph.looks_at_values(node_of(graph, name))
+    assert not graph.looks_at_values(node_of(graph, other))
+
+
+def test_an_roialign_s_map_comes_before_it_alone(net):
+    made = net()
+    maps, rois = made.node('Relu', 'images'), made.node('Sigmoid', 'images')
+    name = made.node('RoiAlign', maps, rois, rois)
+    graph = Graph(made.graph(name))
+    assert [n.op_type for n in graph.maps_before(node_of(graph, name))] == ['Relu']
+    assert [n.op_type for n in graph.behind(node_of(graph, maps))] == ['RoiAlign']

@@ -10,9 +10,10 @@ from mmdet_groupconv.deploy import plan
 from mmdet_groupconv.deploy.graph import Graph
 from mmdet_groupconv.deploy.plan import choose_ways, needed_filters, race
 from mmdet_groupconv.deploy.regroup import regroup
-from mmdet_groupconv.deploy.runtime import session
+from mmdet_groupconv.deploy.runtime import Runtime, session
 
 SHAPE = 12, 10
+ONE = Runtime(threads=1)
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def raced(monkeypatch):
     """The models of each race, whose last way wins."""
     races = []
 
-    def made_up(models, inputs, threads):
+    def made_up(models, inputs, runtime):
         races.append(models)
         return [float(len(models) - number) for number in range(len(models))]
 
@@ -111,7 +112,7 @@ def test_the_fastest_way_is_taken(net, monkeypatch):
         seconds = [2.0] * 3
         seconds[fastest] = 1.0
         monkeypatch.setattr(plan, 'race', lambda *_, seconds=seconds: seconds)
-        way = choose_ways(model, SHAPE, 1)[x]
+        way = choose_ways(model, SHAPE, ONE)[x]
         assert (len(way.bundles), way.native) == (bundles, native)
 
 
@@ -121,7 +122,7 @@ def test_each_layer_is_tried_alone_between_others(net, raced):
     x = made.conv(x, made.groups(64, 64, 4, 3), stride=2)
     x = made.conv(made.node('Relu', x), made.groups(40, 64, 2))
     model = made.model(made.node('Relu', x))
-    choose_ways(model, SHAPE, 1)
+    choose_ways(model, SHAPE, ONE)
     assert len(raced) == 2
     sizes = [[dims(value) for value in models[0].graph.input] for models in raced]
     assert sizes == [[[1, 64, 6, 5]], [[1, 64, 3, 3], [1, 40, 3, 3]]]  # the last one is added
@@ -137,7 +138,7 @@ def test_layers_with_any_padding_can_be_tried(net, raced, stride, padding):
     made = net()
     x = made.conv('images', made.dense(64, 3))
     x = made.conv(x, made.groups(64, 64, 4, 3), stride=stride, padding=padding)
-    choose_ways(made.model(made.node('Relu', x)), SHAPE, 1)
+    choose_ways(made.model(made.node('Relu', x)), SHAPE, ONE)
     (models,) = raced
     assert np.isfinite(outputs_of(models)).all()
 
@@ -149,7 +150,7 @@ def test_layers_that_share_a_weight_get_one_choice_where_the_map_is_largest(net,
     second = made.conv(first, made.dense(64, 64), stride=2)
     one, other = (made.conv(x, weight) for x in (second, first))
     outputs = [made.node('Relu', x) for x in (one, other)]
-    ways = choose_ways(made.model(*outputs), SHAPE, 1)
+    ways = choose_ways(made.model(*outputs), SHAPE, ONE)
     assert ways[one] is ways[other]
     assert len(raced) == 1
     assert dims(raced[0][0].graph.input[0]) == [1, 64, *SHAPE]
@@ -161,7 +162,7 @@ def test_dense_layers_stay_unless_groups_read_them(net, raced):
     before = made.conv(made.node('Relu', plain), made.dense(64, 16))
     grouped = made.conv(made.node('Relu', before), made.groups(64, 64, 4))
     behind = made.conv(grouped, made.dense(16, 64))
-    ways = choose_ways(made.model(behind), SHAPE, 1)
+    ways = choose_ways(made.model(behind), SHAPE, ONE)
     assert set(ways) == {before, grouped}
     assert len(ways[before].bundles) == 1
     assert len(raced) == 1
@@ -169,8 +170,8 @@ def test_dense_layers_stay_unless_groups_read_them(net, raced):
 
 def test_a_dense_graph_has_nothing_to_choose(net, raced):
     made = net()
-    assert choose_ways(made.model(made.conv('images', made.dense(16, 3))), SHAPE, 1) == {}
-    assert choose_ways(made.model(made.node('Relu', 'images')), SHAPE, 1) == {}
+    assert choose_ways(made.model(made.conv('images', made.dense(16, 3))), SHAPE, ONE) == {}
+    assert choose_ways(made.model(made.node('Relu', 'images')), SHAPE, ONE) == {}
     assert raced == []
 
 
@@ -182,7 +183,7 @@ def test_channels_that_a_layer_leaves_out_are_left_out_before_it(
     x = made.conv(made.node('Relu', first), made.groups(64, 64, 4))
     last = made.conv(x, closed(made, 16, 64, np.arange(48, 64)))
     model = made.model(last)
-    new = regroup(model, choose_ways(model, SHAPE, 1))
+    new = regroup(model, choose_ways(model, SHAPE, ONE))
     images = np.random.default_rng(0).standard_normal((1, 3, 9, 7), np.float32)
     assert_same(run(new, images), run(model, images))
     assert sum(connections(new)) < sum(connections(model)) / 2
@@ -193,5 +194,36 @@ def test_a_race_gives_the_seconds_of_each_model(net):
     small = made.model(made.conv('images', made.dense(4, 3)))
     large = made.model(made.conv('images', made.dense(512, 3, 7)))
     images = np.zeros((1, 3, 64, 64), np.float32)
-    fast, slow = race([small, large], dict(images=images), 1)
+    fast, slow = race([small, large], dict(images=images), ONE)
     assert 0 < fast < slow
+
+
+def one_layer(net, weight, in_integers):
+    """Named y, between two others."""
+    made = net()
+    x = made.conv('images', made.dense(64, 3))
+    made.nodes[-1].output[0] = 'x'
+    made.channels['x'] = made.channels[x]
+    x = made.quantised('x') if in_integers else 'x'
+    made.conv(x, made.whole(weight) if in_integers else weight)
+    made.nodes[-1].output[0] = 'y'
+    return made.model(made.node('Relu', 'y'))
+
+
+def test_layers_in_integers_are_tried_as_such(net, raced):
+    weight = net().groups(64, 64, 4, 3)
+    choose_ways(one_layer(net, weight, False), SHAPE, ONE, one_layer(net, weight, True))
+    (models,) = raced
+    kinds = [[node.op_type for node in model.graph.node] for model in models]
+    assert len(models) > 2
+    assert all(of_model.count('QuantizeLinear') >= 2 for of_model in kinds)  # before and behind
+    first, *others = outputs_of(models)
+    for other in others:
+        np.testing.assert_allclose(other, first, rtol=0.05, atol=0.02)
+
+
+def test_zeros_are_those_of_the_floats(net, raced):
+    weight = net().groups(64, 64, 4)
+    weight[:, ::2] *= 1e-4  # rounded to nothing
+    way = choose_ways(one_layer(net, weight, False), SHAPE, ONE, one_layer(net, weight, True))['y']
+    assert [len(bundle.reads) for bundle in way.bundles] == [16] * 4

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 pytest.importorskip('onnx')
 pytest.importorskip('onnxruntime')
 
+from onnx import numpy_helper
+
 from mmdet_groupconv.deploy.graph import Graph
 from mmdet_groupconv.deploy.plan import needed_filters
 from mmdet_groupconv.deploy.regroup import regroup
@@ -96,6 +98,34 @@ def test_every_way_of_two_grouped_layers_computes_the_same(net, run, assert_same
     for one, other in pairs:
         new = regroup(model, {first[0]: one, second[0]: other})
         assert_same(run(new, images), expected)
+
+
+@pytest.mark.parametrize('native', [False, True])
+@pytest.mark.parametrize('between', ['nothing', 'relu', 'depthwise'])
+def test_integers_stay_integers_in_any_way(net, run, assert_same, native, between):
+    made = net(channels=16)
+    x = made.conv('images', made.dense(64, 16))
+    first = made.conv(made.quantised(x), made.whole(made.groups(64, 64, 4, 3)))
+    x = made.node('Relu', first) if between == 'relu' else first
+    if between == 'depthwise':
+        x = made.conv(made.quantised(x), made.whole(made.dense(64, 1, 3)), group=64)
+    second = made.conv(made.quantised(x), made.whole(made.groups(64, 64, 2, 3)))
+    model = made.model(made.node('Relu', second))
+    ways = {
+        name: next(w for w in tried if w.native == native and len(w.bundles) > 1)
+        for name, tried in ways_by_name(model).items()
+        if name in (first, second)
+    }
+    new = regroup(model, ways)
+    images = np.random.default_rng(0).standard_normal((1, 16, 9, 7), np.float32)
+    assert_same(run(new, images), run(model, images), 0.02)  # the last digit may round
+    constants = {c.name: numpy_helper.to_array(c) for c in new.graph.initializer}
+    whole = [
+        n for n in new.graph.node if n.op_type == 'DequantizeLinear' and n.input[0] in constants
+    ]
+    assert all(constants[node.input[0]].dtype == np.int8 for node in whole)
+    grouped = sum(constants[n.input[0]].size for n in whole if constants[n.input[0]].shape[1] > 1)
+    assert grouped == 64 * (16 + 32) * 9
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)

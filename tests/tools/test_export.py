@@ -11,6 +11,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
+import mmdet_groupconv
 from mmdet_groupconv.checkpoints import read_state_dict
 from mmdet_groupconv.engine.launch import build_model
 
@@ -129,6 +130,8 @@ def test_the_file_tells_what_it_is_of_and_how_images_are_normalised(
     assert kept == dict(
         config=str(CONFIG),
         checkpoint=str(checkpoint),
+        runtime='onnxruntime',
+        precision='fp32',
         mean=str(settings.mean),
         std=str(settings.std),
         bgr_to_rgb=str(settings.bgr_to_rgb),
@@ -243,7 +246,9 @@ def no_work(module, monkeypatch):
         raise AssertionError('work was begun')
 
     monkeypatch.setattr(module, 'freeze_gates', unexpected)
-    monkeypatch.setattr(module, 'load_exporter', lambda: (unexpected, unexpected, None))
+    from mmdet_groupconv import deploy
+
+    monkeypatch.setattr(deploy, 'export_onnx', unexpected)
 
 
 @pytest.mark.parametrize(
@@ -252,6 +257,7 @@ def no_work(module, monkeypatch):
         (['--freeze', '2'], '--freeze 2.0: expected a share from 0 to 1'),
         (['--shape', '1', '1'], '--shape 1 1, expected 64 or more each'),
         (['--threads', '0'], '--threads 0, expected 1 or more'),
+        (['--precision', 'bf16'], 'precision bf16 in onnxruntime, expected fp32 or int8'),
         (['--image', 'nowhere.jpg', '--freeze', '0.5'], 'nowhere.jpg'),
         (['--image', __file__, '--freeze', '0.5'], f'--image {__file__} is no image'),
     ],
@@ -301,6 +307,7 @@ def test_a_detector_without_gates_can_not_be_frozen(module, checkpoint, tmp_path
 def test_a_missing_package_is_named(module, checkpoint, tmp_path, capsys, monkeypatch):
     for name in [name for name in sys.modules if name.startswith('mmdet_groupconv.deploy')]:
         monkeypatch.delitem(sys.modules, name)
+    monkeypatch.delattr(mmdet_groupconv, 'deploy', raising=False)
     monkeypatch.setitem(sys.modules, 'onnxruntime', None)
     complaint = "onnxruntime not found, it comes with: pip install 'mmdet_groupconv[export]'"
     assert_refused(module, capsys, complaint, checkpoint, tmp_path / 'new.onnx')

@@ -219,12 +219,28 @@ def test_a_file_has_the_metrics_of_its_checkpoint(tool, run, exported, capsys):
     assert abs(float(cells[0]) - float(cells[1])) <= 1e-3
 
 
+def test_int8_is_calibrated_on_training_images(tool, run, capsys):
+    pytest.importorskip('openvino')
+    pytest.importorskip('nncf')
+    file, checkpoint = run / 'whole_numbers.onnx', str(run / 'work_dir/epoch_1.pth')
+    settings = tiny(run, 'model.test_cfg.score_thr=0.0')
+    settings = settings[settings.index('--cfg-options') :]
+    how = ['--runtime', 'openvino', '--precision', 'int8', '--freeze', '0.5', '--calibrate', '2']
+    where = ['--out', str(file), '--shape', '64', '64']
+    assert tool('export').main([DEMO, checkpoint, *where, *how, *settings]) == 0
+    out = capsys.readouterr().out
+    assert 'of their variance' in out
+    assert 'layers that stay float because they cost accuracy: ' in out
+    assert 'ms in openvino, int8' in out
+    assert tool('test').main([DEMO, str(file), *tiny(run)]) == 0  # in what it was made for
+
+
 @pytest.mark.parametrize(
     ('options', 'complaint'),
     [
         (['--compact'], 'expected no --compact or --freeze'),
         (['--compare', 'nowhere.pth'], 'nowhere.pth not found'),
-        (['--precision', 'bf16'], 'precision bf16 in onnxruntime, expected fp32'),
+        (['--precision', 'bf16'], 'precision bf16 in onnxruntime, expected fp32 or int8'),
     ],
 )
 def test_what_a_file_can_not_be_tested_with(tool, run, exported, capsys, options, complaint):
@@ -246,7 +262,7 @@ def test_a_file_that_is_no_detector_s_is_refused(tool, run, tmp_path, capsys):
     pytest.importorskip('onnxruntime')
     (tmp_path / 'text.onnx').write_text('no graph')
     for name, complaint in (
-        ('text.onnx', 'can not be read by onnxruntime'),
+        ('text.onnx', 'text.onnx is no ONNX file'),
         ('no.onnx', 'no.onnx not found'),
     ):
         with pytest.raises(SystemExit):

@@ -1,0 +1,103 @@
+"""Graphs in int8."""
+
+import sys
+
+import numpy as np
+import pytest
+
+pytest.importorskip('onnxruntime')
+pytest.importorskip('nncf')
+
+from mmdet_groupconv.deploy import quantise as quantising
+from mmdet_groupconv.deploy.graph import Graph
+from mmdet_groupconv.deploy.quantise import quantise
+
+
+def noise(number=4):
+    rng = np.random.default_rng(0)
+    return [rng.standard_normal((1, 3, 24, 32), np.float32) for _ in range(number)]
+
+
+def predictor(net, spoil=False):
+    """Pixels are scaled, three layers predict, what is predicted is scaled again."""
+    made = net()
+    x = made.node('Mul', 'images', made.constant(np.float32(2)))
+    weights, weight = made.dense(16, 3, 3), made.dense(16, 16, 3)
+    if spoil:  # large weights of a channel that is always 0 leave few steps for the others
+        weights[0] = 0
+        weight[:, 0] = 30
+    first = made.conv(x, weights, bias=False)
+    second = made.conv(made.node('Relu', first), weight)
+    last = made.conv(made.node('Relu', second), made.dense(4, 16))
+    out = made.node('Mul', last, made.constant(np.float32(3)))
+    for node in made.nodes:
+        node.name = node.output[0]
+    return made.model(out), first, second, last
+
+
+def in_integers(model):
+    """Names of the layers whose weights are, and of those whose input is."""
+    graph = Graph(model.graph)
+    convs = [node for node in graph.nodes if node.op_type == 'Conv']
+    return (
+        [n.name for n in convs if graph.scale(n.input[1]) is not None],
+        [n.name for n in convs if graph.quantiser(n.input[0]) is not None],
+    )
+
+
+def test_layers_and_what_is_between_them_are_in_integers(net, run):
+    model, *layers = predictor(net)
+    quantised, change, stay_float = quantise(model, noise())
+    assert stay_float == {}
+    assert 0 < change < quantising.LIMIT
+    assert in_integers(quantised) == (layers, layers)
+    kinds = [node.op_type for node in quantised.graph.node]
+    assert kinds.count('QuantizeLinear') == 3  # none for pixels before the scale, nor behind
+    images = noise(5)[-1]
+    (found,), (expected,) = run(quantised, images).values(), run(model, images).values()
+    assert 0 < np.square(found - expected).mean() / expected.var() < 0.002
+
+
+def test_a_layer_that_costs_accuracy_stays_float_and_is_named(net, run):
+    model, first, second, last = predictor(net, spoil=True)
+    weight = next(n.input[1] for n in model.graph.node if n.name == second)
+    quantised, change, stay_float = quantise(model, noise())
+    assert change < quantising.LIMIT
+    assert list(stay_float) == [weight]
+    assert stay_float[weight] > quantising.LIMIT
+    assert in_integers(quantised) == ([first, last], [first, last])
+    images = noise(5)[-1]
+    (found,), (expected,) = run(quantised, images).values(), run(model, images).values()
+    assert np.square(found - expected).mean() / expected.var() < 0.002
+
+
+def test_maps_that_are_enlarged_stay_float(net):
+    made = net()
+    x = made.node('Relu', made.conv('images', made.dense(16, 3, 3)))
+    scales = made.constant(np.array([1, 1, 2, 2], np.float32))
+    large = made.node('Resize', x, '', scales, mode='nearest')
+    last = made.conv(large, made.dense(4, 16))
+    for node in made.nodes:
+        node.name = node.output[0]
+    graph = Graph(quantise(made.model(last), noise()).model.graph)
+    resize = next(node for node in graph.nodes if node.op_type == 'Resize')
+    assert graph.quantiser(resize.input[0]) is None
+    assert graph.quantiser(next(n for n in graph.nodes if n.name == last).input[0]) is not None
+
+
+@pytest.mark.parametrize(
+    ('weight', 'name'),
+    [
+        ('detector.backbone.layer1.0.chain.units.1.weight', 'backbone.layer1.0.1'),
+        ('model.backbone.conv1.unit.weight', 'backbone.conv1'),
+        ('constant_3', 'constant_3'),
+    ],
+)
+def test_layers_are_named_as_in_the_network(weight, name):
+    assert quantising._layer_name(weight) == name
+
+
+def test_a_missing_package_is_named(net, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'nncf', None)
+    with pytest.raises(ImportError, match='nncf not found'):
+        quantise(predictor(net)[0], noise(1))
