@@ -31,6 +31,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--out', required=True, help='folder for pictures and predictions.json')
     parser.add_argument('--compact', action='store_true', help='do only the gated work')
     parser.add_argument(
+        '--precision', choices=('fp32', 'bf16'), default='fp32', help='of --compact'
+    )
+    parser.add_argument(
         '--score-thr', type=float, default=0.3, help='leave out boxes below this score'
     )
     parser.add_argument('--device', help='such as cpu or cuda:0; by default what is there')
@@ -57,12 +60,14 @@ def painter(source: ImageFiles | VideoFrames, out: Path) -> Iterator[Callable]:
 def prepare(args: argparse.Namespace) -> tuple[ImageFiles | VideoFrames, CheckedInferencer]:
     if not 0 <= args.score_thr <= 1:
         raise ValueError(f'--score-thr {args.score_thr}: expected a score from 0 to 1')
+    if args.precision != 'fp32' and not args.compact:
+        raise ValueError(f'--precision {args.precision}, expected --compact with it')
     source = open_source(args.source)
     cfg = load_config(args)
     Path(args.out).mkdir(parents=True, exist_ok=True)
     inferencer = CheckedInferencer(cfg, args.checkpoint, args.device, show_progress=False)
     if args.compact:
-        inferencer.model = compact(inferencer.model)
+        inferencer.model = compact(inferencer.model, precision=args.precision)
     return source, inferencer
 
 

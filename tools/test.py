@@ -42,7 +42,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--precision',
         choices=('fp32', 'bf16', 'int8'),
-        help='that the runtime computes in; likewise; int8 files are so by themselves',
+        help='that the runtime computes in; likewise; int8 files are so by themselves; bf16 with '
+        '--compact, too',
     )
     parser.add_argument(
         '--compact', action='store_true', help='do only the gated work; MACs are not counted then'
@@ -65,9 +66,12 @@ def configure(args: argparse.Namespace) -> Config:
     is_file = args.checkpoint.endswith('.onnx')
     if is_file and (args.compact or args.freeze is not None):
         raise ValueError(f'{args.checkpoint} is as it is, expected no --compact or --freeze')
-    if (args.compare or args.runtime or args.precision) and not is_file:
+    if (args.compare or args.runtime) and not is_file:
+        raise ValueError(f'--compare or --runtime with {args.checkpoint}, expected an ONNX file')
+    if args.precision and not is_file and (not args.compact or args.precision == 'int8'):
         raise ValueError(
-            f'--compare, --runtime or --precision with {args.checkpoint}, expected an ONNX file'
+            f'--precision {args.precision} with {args.checkpoint}, expected an ONNX file, or '
+            '--compact with fp32 or bf16'
         )
     cfg.load_from = args.compare if is_file else args.checkpoint
     check_freeze(args)
@@ -93,14 +97,14 @@ def main(argv: list[str] | None = None) -> int:
                 print_change(before, after, 'checkpoint', 'file')
             return 0
         runner.load_or_resume()
-        eager = bare_model(runner)
+        eager, precision = bare_model(runner), args.precision or 'fp32'
         if args.compact:
-            runner.model = compact(eager)
+            runner.model = compact(eager, precision=precision)
         metrics = runner.test()
         if args.freeze is not None:
             with user_errors():
                 batches = calibration_batches(runner.cfg, args.calibrate)
-                runner.model = compact(eager, batches, args.freeze)
+                runner.model = compact(eager, batches, args.freeze, precision)
             print_change(metrics, runner.test(), 'gates by image', 'frozen')
     return 0
 

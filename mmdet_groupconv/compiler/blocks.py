@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 
-import torch
 from mmcv.cnn import ConvModule
 from mmdet.models.backbones.resnet import BasicBlock, Bottleneck
 from mmdet.models.layers import InvertedResidual
@@ -44,7 +43,7 @@ class CompactBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: ``[B, C, H, W]``. Returns ``[B, K, H', W']``."""
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = self.chain.entry(x)
         gates = None if self.gates is None else self.gates(x)
         return self.chain(x, gates, self._start(x))
 
@@ -61,8 +60,11 @@ class CompactBranch(nn.Module):
         super().__init__()
         self.chain, self.gates = chain, gates
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x: ``[B, C, H, W]``. Returns ``[B, K, H', W']``."""
+    def forward(self, x: Tensor, gate: Gate | None = None) -> Tensor:
+        """x: ``[B, C, H, W]``. Returns ``[B, K, H', W']``.
+
+        gate: that an eager host may still give to a layer of frozen gates; not looked at.
+        """
         return self.chain(x, None if self.gates is None else self.gates(x))
 
 

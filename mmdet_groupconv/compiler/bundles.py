@@ -16,7 +16,7 @@ from .fused import (
     matmul,
     packed,
 )
-from .maps import FeatureMap, gather, join, pixels
+from .maps import FeatureMap, gather, join, pixels, take_columns
 from .memory import MapMemory
 
 _BAND = 1 << 20  # values that a band has: 4 MB, what caches hold
@@ -169,4 +169,4 @@ def _read(x: Tensor, channels: Tensor | None, memory: MapMemory) -> Tensor:
 
 
 def _columns(rows: Tensor, channels: Tensor | None) -> Tensor:
-    return rows if channels is None else rows.index_select(1, channels)
+    return rows if channels is None else take_columns(rows, channels)

@@ -19,6 +19,8 @@ class Chain(nn.Module):
 
     Where gates come with the image, a batch is run one by one, each with its own work alone, or
     together, as in training, where starting many small operations costs more than they do.
+
+    dtype: that maps are computed in; None for that of the input.
     """
 
     def __init__(self, units: Sequence[Unit]) -> None:
@@ -26,6 +28,7 @@ class Chain(nn.Module):
         self.units = nn.ModuleList(units)
         self.per_image = any(unit.per_image for unit in units)
         self.forms = Fastest()
+        self.dtype: torch.dtype | None = None
         needed = None
         for unit in reversed(units):
             if needed is not None and isinstance(unit, StaticConv):
@@ -43,7 +46,7 @@ class Chain(nn.Module):
         out: where given, the last unit's outputs are added onto it, in place, before its
         activation. Returns ``[B, K, H', W']``.
         """
-        x = x.contiguous(memory_format=torch.channels_last)
+        x = self.entry(x)
         if len(x) == 0:  # a detector's RoIs
             return self._empty(x) if out is None else out
         gates = [None] * len(self.units) if gates is None else gates
@@ -55,6 +58,10 @@ class Chain(nn.Module):
             return forms[form](x, gates, out)
 
         return run(self.forms.choose(x, forms, run, out, lambda: _load(gates)), out)
+
+    def entry(self, x: Tensor) -> Tensor:
+        """The input as units take it."""
+        return x.to(self.dtype or x.dtype).contiguous(memory_format=torch.channels_last)
 
     def _one_by_one(self, x: Tensor, gates: Sequence[Gate | None], out: Tensor | None) -> Tensor:
         done = [

@@ -32,6 +32,7 @@ from .freezing import freeze_gates
 from .fused import NONE, activation_of
 from .group_norm import compact_norm
 from .memory import MapMemory
+from .precision import PRECISIONS, to_bf16
 from .roi_align import CompactRoIAlign
 from .static import StaticConv
 from .stem import CompactStem
@@ -50,7 +51,12 @@ _RESIDUALS = (
 _INVERTED_RESIDUALS = InvertedResidual, GroupedInvertedResidual, MSGCInvertedResidual
 
 
-def compact(model: nn.Module, freeze: Iterable | None = None, keep: float = 0.5) -> nn.Module:
+def compact(
+    model: nn.Module,
+    freeze: Iterable | None = None,
+    keep: float = 0.5,
+    precision: str = 'fp32',
+) -> nn.Module:
     """The same outputs as ``model.eval()``, to about 1e-5, with the gated work alone.
 
     model: a backbone or a whole detector; it is left as it is. The result is for inference. Blocks
@@ -60,8 +66,14 @@ def compact(model: nn.Module, freeze: Iterable | None = None, keep: float = 0.5)
     freeze: calibration batches. With them, gates by image become fixed ones, and outputs change:
     see :func:`~mmdet_groupconv.compiler.freezing.freeze_gates`, also for `keep` and errors.
 
-    Which exact form each layer takes is timed when a size of map is seen first.
+    precision: 'fp32', or 'bf16' for maps and weights in bfloat16, which CPUs that compute in it do
+    about twice as fast; gates are decided in float32, and heads return that.
+
+    Which exact form each layer takes is timed when a size of map is seen first. Raises ValueError
+    for another precision.
     """
+    if precision not in PRECISIONS:
+        raise ValueError(f'precision={precision!r}, expected one of {", ".join(PRECISIONS)}')
     model = copy.deepcopy(model).requires_grad_(False)
     model.eval()
     if freeze is not None:
@@ -72,6 +84,8 @@ def compact(model: nn.Module, freeze: Iterable | None = None, keep: float = 0.5)
         if isinstance(module, Unit):
             module.memory = memory
     model.stays_eager = compiler.stays_eager
+    if precision == 'bf16':
+        to_bf16(model)
     return model
 
 

@@ -139,7 +139,7 @@ def has_fused_calls(x: Tensor) -> bool:
     """Whether oneDNN's calls can be used on `x`."""
     return (
         x.device.type == 'cpu'
-        and x.dtype is torch.float32
+        and x.dtype in (torch.float32, torch.bfloat16)
         and None not in (_CONV, _CONV_ADD_)
         and torch.backends.mkldnn.is_available()
         and torch.backends.mkldnn.enabled

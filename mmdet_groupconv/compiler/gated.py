@@ -82,7 +82,7 @@ class GatedConv(ConvUnit):
         y = grouped_conv2d(
             x.in_order(self.in_channels, self.memory),
             self.weight,
-            gate.value,
+            gate.value.to(self.weight.dtype),
             None if equal else self.groups,
             self.bias,
             *self.geometry[:3],
@@ -182,7 +182,10 @@ class SelfGatedConv(GatedConv):
     def own_gate(self, x: Tensor) -> Gate:
         """For the input ``[B, C, H, W]``, its channels as they are expected."""
         layer = self.layer
-        gate = layer.decide(self.pooling(x)) if self.in_any_order else layer.gate(x)
+        if self.in_any_order:
+            gate = layer.decide(self.pooling(x))
+        else:
+            gate = layer.gate(x.to(layer.weight.dtype))
         if self.channels is None:
             return gate
         strength = None if gate.strength is None else gate.strength[..., self.channels]

@@ -7,6 +7,8 @@ from torch import Tensor, nn
 
 from .memory import MapMemory
 
+_ROWS = 128  # that are added up in bfloat16
+
 
 class FeatureMap(NamedTuple):
     """Some channels of a map.
@@ -39,8 +41,18 @@ def gather(x: Tensor, index: Tensor, memory: MapMemory) -> Tensor:
     """
     batch, _, height, width = x.shape
     out = memory.empty(x, (batch, len(index), height, width))
-    torch.index_select(pixels(x), 1, index, out=pixels(out))
+    take_columns(pixels(x), index, out=pixels(out))
     return out
+
+
+def take_columns(rows: Tensor, index: Tensor, out: Tensor | None = None) -> Tensor:
+    """Columns `index` of a matrix."""
+    if rows.device.type != 'cpu' or rows.element_size() != 2:
+        return torch.index_select(rows, 1, index, out=out)
+    # PyTorch takes four times as long for these, but not by its other function.
+    whole = None if out is None else out.view(torch.int16)
+    index = index.expand(len(rows), len(index))
+    return torch.gather(rows.view(torch.int16), 1, index, out=whole).view(rows.dtype)
 
 
 def join(parts: list[Tensor], memory: MapMemory) -> Tensor:
@@ -73,6 +85,8 @@ def take_filters(weight: Tensor, rows: Tensor) -> Tensor:
 class GlobalMean(nn.Module):
     """Global average pooling of channels-last maps, up to three times as fast as PyTorch's.
 
+    Of bfloat16 the means are float32: gates are decided by them.
+
     order: ``[C]``, the order in which the means are returned.
     """
 
@@ -84,7 +98,20 @@ class GlobalMean(nn.Module):
         """``[B, C, H, W]`` -> ``[B, C, 1, 1]``."""
         batch, channels, height, width = x.shape
         rows = pixels(x).view(batch, height * width, channels)
-        means = x.new_full((batch, 1, height * width), 1 / (height * width)) @ rows
+        if x.dtype is torch.bfloat16:
+            means = _sums(rows) / (height * width)
+        else:
+            means = x.new_full((batch, 1, height * width), 1 / (height * width)) @ rows
         if self.order is not None:
             means = means[..., self.order]
         return means.view(batch, channels, 1, 1)
+
+
+def _sums(rows: Tensor) -> Tensor:
+    """``[B, P, C]`` bfloat16 -> ``[B, 1, C]`` float32: of a few rows each is rounded little."""
+    batch, number, channels = rows.shape
+    even = number - number % _ROWS
+    parts = rows[:, :even].reshape(-1, _ROWS, channels)
+    sums = torch.bmm(rows.new_ones(len(parts), 1, _ROWS), parts).float()
+    sums = sums.view(batch, -1, channels).sum(dim=1, keepdim=True)
+    return sums + rows[:, even:].sum(dim=1, keepdim=True, dtype=torch.float32)

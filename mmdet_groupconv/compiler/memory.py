@@ -36,15 +36,16 @@ class MapMemory:
 
     def is_worth_filling(self, like: Tensor, shape: Sequence[int]) -> bool:
         """Whether to write zeros to a map from here takes less time than to map fresh memory."""
-        return _is_single_on_cpu(like) and math.prod(shape) * 4 > _HUGE
+        return _is_known(like) and math.prod(shape) * like.element_size() > _HUGE
 
     def empty(self, like: Tensor, shape: Sequence[int]) -> Tensor:
         """An uninitialised map ``[B, C, H, W]``, channels-last, of the kind of `like`."""
         batch, channels, height, width = shape
         size = math.prod(shape)
-        if _is_single_on_cpu(like) and size * 4 > _LARGE:
+        if _is_known(like) and size * like.element_size() > _LARGE:
             with self._lock:
-                data = torch.from_numpy(self._free(size)[:size])
+                bytes_of = self._free(size * like.element_size())
+                data = torch.from_numpy(bytes_of[: size * like.element_size()]).view(like.dtype)
         else:
             data = like.new_empty(size)
         return data.view(batch, height, width, channels).permute(0, 3, 1, 2)
@@ -57,13 +58,13 @@ class MapMemory:
             if self._buffers[i].size >= size:
                 return self._buffers[i]
         if unused:
-            self._buffers[unused[-1]] = np.empty(size, np.float32)
+            self._buffers[unused[-1]] = np.empty(size, np.uint8)
             return self._buffers[unused[-1]]
-        buffer = np.empty(size, np.float32)
+        buffer = np.empty(size, np.uint8)
         if len(self._buffers) < _MOST:
             self._buffers.append(buffer)
         return buffer
 
 
-def _is_single_on_cpu(x: Tensor) -> bool:
-    return x.device.type == 'cpu' and x.dtype is torch.float32
+def _is_known(x: Tensor) -> bool:
+    return x.device.type == 'cpu' and x.dtype in (torch.float32, torch.bfloat16)

@@ -29,7 +29,12 @@ class CompactRoIAlign(RoIAlign):
 
     def forward(self, x: Tensor, rois: Tensor) -> Tensor:
         """x: ``[B, C, H, W]``. rois: ``[N, 5]``, image and corners. Returns ``[N, C, h, w]``."""
-        if x.device.type != 'cpu' or x.dtype != torch.float32 or not len(rois) or not x.numel():
+        if (
+            x.device.type != 'cpu'
+            or x.dtype not in (torch.float32, torch.bfloat16)
+            or not len(rois)
+            or not x.numel()
+        ):
             return super().forward(x, rois)
         (batch, channels, height, width), (rows, columns) = x.shape, self.output_size
         pixels = x.permute(0, 2, 3, 1).reshape(batch * height * width, channels)

@@ -21,10 +21,11 @@ class CompactStem(nn.Module):
     def __init__(self, unit: Unit) -> None:
         super().__init__()
         self.unit = unit
+        self.dtype: torch.dtype | None = None  # that maps are computed in; None for the input's
 
     def forward(self, x: Tensor) -> Tensor:
         """x: ``[B, C, H, W]``. Returns ``[B, K, H', W']``."""
-        unit = self.unit
+        unit, x = self.unit, x.to(self.dtype or x.dtype)
         if not has_fused_calls(x):
             y = convolve(x, unit.weight, unit.bias, unit.geometry, unit.activation, unit.memory)
             return F.max_pool2d(y, 3, stride=2, padding=1)

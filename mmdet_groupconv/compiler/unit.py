@@ -124,7 +124,8 @@ class Prepare(Unit):
         self, x: FeatureMap, gate: Gate | None, needed: Tensor | None, out: Tensor | None
     ) -> FeatureMap:
         """See :class:`Unit`."""
-        y = self.layer.prepare(x.in_order(self.in_channels, self.memory))
+        data = x.in_order(self.in_channels, self.memory)
+        y = self.layer.prepare(data.to(self.layer.weight.dtype)).to(data.dtype)
         return FeatureMap(y.contiguous(memory_format=torch.channels_last))
 
 

@@ -77,6 +77,9 @@ class _Chain(nn.Module):
         super().__init__()
         self.units = nn.ModuleList(_UNITS[type(unit)](unit) for unit in chain.units)
 
+    def entry(self, x: Tensor) -> Tensor:
+        return x
+
     def forward(
         self, x: Tensor, gates: list[Gate | None] | None = None, out: Tensor | None = None
     ) -> Tensor:

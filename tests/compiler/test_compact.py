@@ -1,5 +1,6 @@
 """Compact networks compute what eager ones do."""
 
+import copy
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from mmdet.testing import demo_mm_inputs
 from mmengine.config import Config
 
 from mmdet_groupconv.compiler import compact
+from mmdet_groupconv.compiler.freezing import freeze_gates
 from mmdet_groupconv.compiler.unit import Unit
 from mmdet_groupconv.layers import GroupedConv2d, SGCLinear
 
@@ -257,3 +259,15 @@ def test_what_stays_eager_is_named_and_right():
 def test_blocks_with_a_compact_form_leave_nothing_eager():
     assert compact(build(BACKBONES['MSGC r50'])).stays_eager == {}
     assert 'layer1.0' in compact(build(BACKBONES['plugins'])).stays_eager
+
+
+@torch.no_grad()
+@pytest.mark.parametrize('name', ['group norm', 'plugins'])
+def test_frozen_layers_of_blocks_that_stay_eager(name, mix_gates):
+    model = mix_gates(build(BACKBONES[name]), torch.randn(4, 3, 64, 64))
+    batches = [torch.randn(2, 3, 64, 64)]
+    frozen, images = copy.deepcopy(model), torch.randn(1, 3, 64, 96)
+    freeze_gates(frozen, batches, 0.5)
+    found = compact(model, batches)
+    assert found.stays_eager
+    assert_same(found(images), frozen(images), 1e-4)

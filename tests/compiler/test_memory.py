@@ -31,14 +31,15 @@ kinds = pytest.mark.parametrize(
         (LIKE, (1, 1, 1, 17), True),
         (LIKE, (1, 1, 1, 16), False),
         (LIKE.double(), (1, 1, 1, 17), False),
-        (LIKE.bfloat16(), (1, 1, 1, 17), False),
+        (LIKE.bfloat16(), (1, 1, 1, 33), True),
+        (LIKE.bfloat16(), (1, 1, 1, 32), False),
         (LIKE.to('meta'), (1, 1, 1, 17), False),
     ],
 )
 
 
 @kinds
-def test_large_maps_of_single_precision_on_cpus_are_kept(like, shape, large, monkeypatch):
+def test_large_maps_on_cpus_are_kept(like, shape, large, monkeypatch):
     monkeypatch.setattr(module, '_LARGE', 64)
     memory = MapMemory()
     memory.empty(like, shape)
@@ -46,7 +47,7 @@ def test_large_maps_of_single_precision_on_cpus_are_kept(like, shape, large, mon
 
 
 @kinds
-def test_huge_maps_of_single_precision_on_cpus_are_worth_filling(like, shape, large, monkeypatch):
+def test_huge_maps_on_cpus_are_worth_filling(like, shape, large, monkeypatch):
     monkeypatch.setattr(module, '_HUGE', 64)
     assert MapMemory().is_worth_filling(like, shape) is large
 
@@ -91,7 +92,7 @@ def test_a_larger_map_takes_the_turn_of_the_largest_that_is_unused(sizes):
     maps = [memory.empty(LIKE, (1, 1, 1, size)) for size in sizes]
     del maps
     assert memory.empty(LIKE, SHAPE).numel() == 120
-    assert sorted(len(buffer) for buffer in memory._buffers) == [30, 120]
+    assert sorted(len(buffer) for buffer in memory._buffers) == [4 * 30, 4 * 120]
 
 
 @pytest.mark.parametrize(

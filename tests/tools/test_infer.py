@@ -111,6 +111,20 @@ def test_compact_finds_the_same(infer):
         assert one['bbox'] == pytest.approx(other['bbox'], abs=0.05)
 
 
+def test_bf16_finds_about_the_same(infer):
+    _, eager = infer('images/a.jpg', '--score-thr', '0')
+    _, found = infer('images/a.jpg', '--score-thr', '0', '--compact', '--precision', 'bf16')
+    ones, others = ([a['score'] for a in f['annotations'][:5]] for f in (eager, found))
+    assert ones != others
+    assert ones == pytest.approx(others, abs=0.02)
+
+
+def test_a_precision_without_compact_is_refused(infer, capsys):
+    with pytest.raises(SystemExit):
+        infer('images/a.jpg', '--precision', 'bf16')
+    assert '--precision bf16, expected --compact with it' in capsys.readouterr().err
+
+
 def test_a_video_becomes_a_video(infer, tmp_path):
     status, predictions = infer('clip.mp4')
     assert status == 0

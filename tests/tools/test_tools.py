@@ -184,6 +184,15 @@ def test_compact_testing_predicts_the_same(tool, run):
         torch.testing.assert_close(found['scores'], expected['scores'], atol=1e-5, rtol=1e-4)
 
 
+def test_bf16_predicts_about_the_same(tool, run):
+    eager = predictions_of(tool, run)
+    fast = predictions_of(tool, run, '--compact', '--precision', 'bf16')
+    for one, other in zip(fast, eager, strict=True):
+        found, expected = (item['pred_instances']['scores'][:5] for item in (one, other))
+        assert not torch.equal(found, expected)
+        torch.testing.assert_close(found, expected, atol=0.02, rtol=0)
+
+
 def test_freezing_tells_what_it_changes(tool, run, capsys):
     checkpoint = str(run / 'work_dir/epoch_1.pth')
     assert (
@@ -270,10 +279,11 @@ def test_a_file_that_is_no_detector_s_is_refused(tool, run, tmp_path, capsys):
         assert complaint in capsys.readouterr().err
     with pytest.raises(SystemExit):
         tool('test').main([DEMO, 'a.pth', '--compare', 'b.pth', *tiny(run)])
-    assert '--precision with a.pth, expected an ONNX file' in capsys.readouterr().err
-    with pytest.raises(SystemExit):
-        tool('test').main([DEMO, 'a.pth', '--runtime', 'openvino', *tiny(run)])
-    assert '--precision with a.pth, expected an ONNX file' in capsys.readouterr().err
+    assert '--runtime with a.pth, expected an ONNX file' in capsys.readouterr().err
+    for how in (['bf16'], ['int8', '--compact']):
+        with pytest.raises(SystemExit):
+            tool('test').main([DEMO, 'a.pth', '--precision', *how, *tiny(run)])
+        assert f'--precision {how[0]} with a.pth, expected an ONNX' in capsys.readouterr().err
 
 
 def test_testing_writes_metrics_pictures_and_predictions(tool, run):
