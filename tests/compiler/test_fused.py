@@ -167,13 +167,14 @@ def test_this_pytorch_has_the_fused_calls():
     if not torch.backends.mkldnn.is_available():
         pytest.skip('PyTorch without oneDNN')
     assert has_fused_calls(torch.zeros(1))
+    assert has_fused_calls(torch.zeros(1).bfloat16())
     assert fused._LINEAR is not None
 
 
 @pytest.mark.parametrize(
-    'x', [torch.zeros(1, dtype=torch.float64), torch.zeros(1).bfloat16(), torch.zeros(1).to('meta')]
+    'x', [torch.zeros(1, dtype=torch.float64), torch.zeros(1).half(), torch.zeros(1).to('meta')]
 )
-def test_fused_calls_are_for_single_precision_on_cpus(x):
+def test_fused_calls_are_for_float32_and_bfloat16_on_cpus(x):
     assert not has_fused_calls(x)
 
 
