@@ -11,13 +11,16 @@ from mmengine.logging import MMLogger
 from rich.console import Console
 
 from mmdet_groupconv.benchmark import (
-    INFERENCE,
+    PRECISIONS,
     TRAINING,
     Bench,
+    by_precision,
     describe,
     factors,
     inference_cases,
     interleaved,
+    names_of,
+    print_best,
     print_layers,
     print_timings,
     set_mac_ratio,
@@ -45,6 +48,16 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--threads', type=int, default=1)
     parser.add_argument('--device', default='cpu')
     parser.add_argument('--amp', choices=('fp16', 'bf16'), help='autocast')
+    parser.add_argument(
+        '--precision',
+        nargs='+',
+        choices=PRECISIONS,
+        default=[],
+        help='also time files of both networks in the runtimes that have these',
+    )
+    parser.add_argument(
+        '--freeze', type=float, metavar='KEEP', help='fix gates by image first, as tools/export.py'
+    )
     parser.add_argument('--channels-last', action='store_true', help='for the eager networks')
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument(
@@ -67,11 +80,15 @@ def check(args: argparse.Namespace) -> None:
     """Raise ValueError for what would else fail after minutes of timing."""
     if args.out:
         check_writable(args.out, args.config)
-    names = (*(TRAINING if args.train else INFERENCE), 'best dense')
+    names = (*(TRAINING if args.train else names_of(args.precision)), 'best dense')
     for case, factor in args.require:
         if case not in names:
             raise ValueError(f'--require {case!r}, expected one of {", ".join(map(repr, names))}')
         float(factor)
+    if args.train and (args.precision or args.freeze is not None):
+        raise ValueError('--precision and --freeze are of inference, expected no --train')
+    if args.freeze is not None and not 0 <= args.freeze <= 1:
+        raise ValueError(f'--freeze {args.freeze}, expected a share from 0 to 1')
     if args.explain and args.train:
         raise ValueError('--explain is of inference, expected no --train beside it')
     if min(args.rounds, args.batch, args.threads) < 1:
@@ -122,16 +139,21 @@ def main(argv: list[str] | None = None) -> int:
         counted = model if args.part == 'detector' or args.train else model.backbone
         if args.ratio:
             set_mac_ratio(counted, bench.images, args.ratio)
+        if args.freeze is not None:
+            bench.freeze(model, args.freeze)
     report = count_macs(counted, tuple(args.shape), bench.images)
     varying = varying_share(model.backbone, tuple(args.shape))
     if args.train:
         ours, (cases, absent) = 'ours', training_cases(bench, model, dense, cfg, dense_cfg)
     else:
-        ours, (cases, absent) = 'compact', inference_cases(bench, model, dense)
+        ours, (cases, absent) = 'compact', inference_cases(bench, model, dense, args.precision)
     timings = interleaved(cases, args.rounds, bench.device)
     what = 'training step' if args.train else f'inference of the {args.part}'
     size = 'x'.join(str(number) for number in (args.batch, 3, *args.shape))
     print_timings(console, timings, ours, f'{Path(args.config).stem}: {what}, {size}')
+    best = {} if args.train else by_precision(timings)
+    if args.precision:
+        print_best(console, best)
     layers = []
     if args.explain:
         network = model if args.part == 'detector' else model.backbone
@@ -160,6 +182,7 @@ def main(argv: list[str] | None = None) -> int:
                 for name, timing in timings.items()
             },
             factors=reached,
+            best=best,
             layers=[layer._asdict() for layer in layers],
         )
         write_json(args.out, figures)

@@ -1,27 +1,38 @@
 """Measuring speed: forms of a network side by side in one process."""
 
 from .bench import Bench
-from .cases import INFERENCE, TRAINING, factors, inference_cases, training_cases
+from .cases import (
+    PRECISIONS,
+    TRAINING,
+    by_precision,
+    factors,
+    inference_cases,
+    names_of,
+    training_cases,
+)
 from .dense import AbsentError
 from .gates import prepare, set_mac_ratio, varying_share
 from .machine import describe
 from .memory import peak_memory
 from .published_form import to_published_form
-from .tables import print_layers, print_timings
+from .tables import print_best, print_layers, print_timings
 from .timing import Timing, interleaved
 
 __all__ = [
-    'INFERENCE',
+    'PRECISIONS',
     'TRAINING',
     'AbsentError',
     'Bench',
     'Timing',
+    'by_precision',
     'describe',
     'factors',
     'inference_cases',
     'interleaved',
+    'names_of',
     'peak_memory',
     'prepare',
+    'print_best',
     'print_layers',
     'print_timings',
     'set_mac_ratio',

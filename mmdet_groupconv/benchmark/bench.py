@@ -13,6 +13,7 @@ from mmengine.registry import HOOKS
 from mmengine.structures import InstanceData
 from torch import nn
 
+from ..compiler.freezing import freeze_gates
 from ..engine import MACBudgetHook, MACRatioHook
 from ..engine.launch import build_model
 from .gates import prepare
@@ -78,6 +79,21 @@ class Bench:
             )
             samples.append(sample.to(self.device))
         return samples
+
+    @property
+    def pixels(self) -> torch.Tensor:
+        """As many images of noise, ``[B, 3, H, W]``, uint8, RGB, on the CPU."""
+        seeded = torch.Generator().manual_seed(self.seed)
+        size = self.batch, 3, *self.shape
+        return torch.randint(256, size, generator=seeded, dtype=torch.uint8)
+
+    def freeze(self, model: nn.Module, keep: float) -> None:
+        """Fix gates by image as these images have them, in place. Raises ValueError without any."""
+        if self.part == 'backbone':
+            freeze_gates(model.backbone, [self.images], keep)
+            return
+        images = list(self.pixels.flip(1))  # a detector's are BGR
+        freeze_gates(model, [dict(inputs=images, data_samples=self.samples(1))], keep)
 
     def inference(self, model: Callable) -> Callable[[], object]:
         """Of a backbone, to its maps, or of a detector, to the final boxes."""

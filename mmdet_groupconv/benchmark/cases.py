@@ -1,6 +1,7 @@
 """The forms of a network that are timed side by side."""
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Sequence
 
 from mmengine.config import Config
 from torch import nn
@@ -9,19 +10,41 @@ from ..compiler import compact
 from .bench import Bench
 from .dense import AbsentError, Runtime, compiled, in_onnxruntime
 from .detectors import in_runtime
+from .files import RUNTIMES, file_name, in_file
 from .published_form import to_published_form
 from .timing import Timing
 
-DENSE = ('dense eager', 'dense compact', 'dense compiled', 'dense onnxruntime')
-INFERENCE = ('compact', 'eager', 'published form', *DENSE)
 TRAINING = ('ours', 'published form', 'dense eager')
+PRECISIONS = tuple(RUNTIMES)
 
 
-def inference_cases(bench: Bench, ours: nn.Module, dense: nn.Module) -> tuple[dict, list[str]]:
-    """What is timed, by name, and why other forms are not."""
+def names_of(precisions: Sequence[str]) -> list[str]:
+    """All that :func:`inference_cases` times."""
+    return list(_makers(None, None, None, precisions))
+
+
+def inference_cases(
+    bench: Bench, ours: nn.Module, dense: nn.Module, precisions: Sequence[str] = ()
+) -> tuple[dict, list[str]]:
+    """What is timed, by name, and why other forms are not.
+
+    precisions: for which networks are also written as files and run in the runtimes that have them,
+    and compact ones in bfloat16.
+    """
     if bench.part == 'backbone':
         ours, dense = ours.backbone, dense.backbone
+    cases, absent = {}, []
+    for name, make in _makers(bench, ours, dense, precisions).items():
+        try:
+            cases[name] = make()
+        except AbsentError as error:
+            absent.append(f'{name}: {error}')
+    return cases, absent
 
+
+def _makers(
+    bench: Bench | None, ours: nn.Module, dense: nn.Module, precisions: Sequence[str]
+) -> dict[str, Callable]:
     def in_other(runtime: Runtime) -> Callable:
         with bench.autocast():
             if bench.part == 'backbone':
@@ -34,21 +57,25 @@ def inference_cases(bench: Bench, ours: nn.Module, dense: nn.Module) -> tuple[di
         return in_other(in_onnxruntime)
 
     makers = {
-        'compact': lambda: compact(ours),
-        'eager': lambda: ours,
-        'published form': lambda: to_published_form(ours),
-        'dense eager': lambda: dense,
-        'dense compact': lambda: compact(dense),
-        'dense compiled': lambda: in_other(compiled),
-        'dense onnxruntime': onnxruntime,
+        'compact': lambda: bench.inference(compact(ours)),
+        'eager': lambda: bench.inference(ours),
+        'published form': lambda: bench.inference(to_published_form(ours)),
+        'dense eager': lambda: bench.inference(dense),
+        'dense compact': lambda: bench.inference(compact(dense)),
+        'dense compiled': lambda: bench.inference(in_other(compiled)),
+        'dense onnxruntime': lambda: bench.inference(onnxruntime()),
     }
-    cases, absent = {}, []
-    for name, make in makers.items():
-        try:
-            cases[name] = bench.inference(make())
-        except AbsentError as error:
-            absent.append(f'{name}: {error}')
-    return cases, absent
+    for prefix, network in (('', ours), ('dense ', dense)):
+        if 'bf16' in precisions:
+            makers[f'{prefix}compact bf16'] = lambda network=network: bench.inference(
+                compact(network, precision='bf16')
+            )
+        for precision in precisions:
+            for runtime in RUNTIMES[precision]:
+                arguments = bench, network, runtime, precision
+                name = prefix + file_name(runtime, precision)
+                makers[name] = functools.partial(in_file, *arguments)
+    return makers
 
 
 def training_cases(
@@ -67,4 +94,23 @@ def training_cases(
 def factors(timings: dict[str, Timing], ours: str) -> dict[str, float]:
     """How many times as long as ours each case takes; 'best dense' is the fastest dense one."""
     found = {name: timing.median / timings[ours].median for name, timing in timings.items()}
-    return dict(found, **{'best dense': min(found[name] for name in DENSE if name in found)})
+    dense = [factor for name, factor in found.items() if name.startswith('dense ')]
+    return dict(found, **{'best dense': min(dense)})
+
+
+def by_precision(timings: dict[str, Timing]) -> dict[str, tuple[str, str, float]]:
+    """Of each precision, and of 'any': the fastest form of ours, of the dense network, and how
+    many times as long that takes."""
+    found = {}
+    for precision in (*PRECISIONS, 'any'):
+        own = {n: t.median for n, t in timings.items() if precision in (_precision(n), 'any')}
+        dense = {n: t for n, t in own.items() if n.startswith('dense ')}
+        ours = {n: t for n, t in own.items() if n not in dense}
+        if dense and ours:
+            one, other = min(ours, key=ours.get), min(dense, key=dense.get)
+            found[precision] = one, other, dense[other] / ours[one]
+    return found
+
+
+def _precision(name: str) -> str:
+    return next((p for p in PRECISIONS if name.endswith(f' {p}')), 'fp32')

@@ -18,7 +18,7 @@ from ..layers import evaluating
 from .detecting import Detecting
 from .parts import RawOutputs
 from .plan import choose_ways, race
-from .quantise import Quantised, quantise
+from .quantise import LIMIT, Quantised, quantise
 from .regroup import regroup
 from .runtime import Runtime, session
 from .shapes import name_sizes
@@ -56,6 +56,7 @@ def export_onnx(
     image: Tensor | None = None,
     about: Mapping[str, str] | None = None,
     images: Iterable[Tensor] = (),
+    limit: float = LIMIT,
 ) -> Report:
     """Write a backbone or a detector, checked at `shape` and half of it.
 
@@ -65,7 +66,8 @@ def export_onnx(
     scores and labels in them; others take normalised images and give maps, up to the head's (of two
     stages, the RPN's), the neck's or the backbone's. image: ``[1, 3, H, W]``, uint8, RGB, to
     compare outputs for, at both sizes; noise if not given. about: kept in the file's metadata.
-    images: likewise, of any sizes, that int8 is calibrated on.
+    images: likewise, of any sizes, that int8 is calibrated on. limit: how much of their variance
+    int8 may change predictions by; layers stay float until it is met.
 
     In onnxruntime the file's outputs are those of the network, within `TOLERANCE`; an int8 file's
     are those of the graph that was quantised, which in turn was compared with the network.
@@ -94,7 +96,7 @@ def export_onnx(
         if not images:
             raise ValueError('int8 without images, expected some to calibrate on')
         calibration = [wrap(model).image(pixels).numpy() for pixels in images]
-        quantised = quantise(traced.graph, calibration)
+        quantised = quantise(traced.graph, calibration, limit)
     best, seconds, ungrouped = _faster(traced, quantised, shape, runtime, inputs[0])
     helper.set_model_props(best, dict(about or {}))
     onnx.checker.check_model(best)

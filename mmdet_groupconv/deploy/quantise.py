@@ -33,11 +33,11 @@ class Quantised(NamedTuple):
     stay_float: dict[str, float]
 
 
-def quantise(model: ModelProto, images: Sequence[np.ndarray]) -> Quantised:
+def quantise(model: ModelProto, images: Sequence[np.ndarray], limit: float = LIMIT) -> Quantised:
     """The graph in int8.
 
     Weights get a scale a filter, maps one each. What comes before the first layer and behind the
-    last one, pixels and boxes, stays float. Where predictions change by more than `LIMIT` the
+    last one, pixels and boxes, stays float. Where predictions change by more than `limit` the
     layers to blame stay float, too.
 
     model: without groups yet; equal weights may be shared. images: as the graph takes them, to
@@ -48,7 +48,7 @@ def quantise(model: ModelProto, images: Sequence[np.ndarray]) -> Quantised:
     quantised = _by_nncf(model, images)
     measure = _change(model, images[:_MEASURED_ON])
     change, blamed = measure(quantised), {}
-    if change <= LIMIT:
+    if change <= limit:
         return Quantised(quantised, change, blamed)
     layers = _layers_of(model, quantised)
     shares = {
@@ -60,7 +60,7 @@ def quantise(model: ModelProto, images: Sequence[np.ndarray]) -> Quantised:
         blamed[name] = shares[name]
         mixed = _floating(model, quantised, [n for name in blamed for n in layers[name]])
         change = measure(mixed)
-        if change <= LIMIT:
+        if change <= limit:
             break
     return Quantised(mixed, change, blamed)
 

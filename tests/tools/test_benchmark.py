@@ -65,6 +65,36 @@ def test_whole_detectors_and_training_steps_are_timed(benchmark, arguments, tmp_
     assert [path.name for path in tmp_path.iterdir()] == ['figures.json']
 
 
+@pytest.mark.parametrize('part', ['backbone', 'detector'])
+def test_files_are_timed_in_their_precisions(benchmark, part, tmp_path, capsys):
+    for package in ('openvino', 'nncf'):
+        pytest.importorskip(package)
+    out = tmp_path / 'figures.json'
+    how = ['--part', part, '--freeze', '0.5', '--precision', 'fp32', 'bf16', 'int8']
+    assert benchmark([OURS, *SMALL, *how, '--out', str(out)]) == 0
+    figures = json.loads(out.read_text())
+    assert figures['absent'] == ['dense compiled: torch.compile: left out, it takes half a minute']
+    forms = 'compact bf16', 'openvino', 'openvino bf16', 'openvino int8', 'onnxruntime'
+    for name in forms:
+        assert {name, f'dense {name}'} <= set(figures['cases'])
+    medians = {name: case['median'] for name, case in figures['cases'].items()}
+    ours, dense, factor = figures['best']['bf16']
+    assert {ours, dense.removeprefix('dense ')} <= {'compact bf16', 'openvino bf16'}
+    assert factor == pytest.approx(medians[dense] / medians[ours])
+    ours, dense, _ = figures['best']['any']
+    assert medians[ours] == min(m for name, m in medians.items() if not name.startswith('dense'))
+    assert medians[dense] == min(m for name, m in medians.items() if name.startswith('dense'))
+    assert 'fastest of ours' in capsys.readouterr().out
+
+
+def test_gates_by_image_have_no_int8_file(benchmark, capsys):
+    for package in ('openvino', 'nncf'):
+        pytest.importorskip(package)
+    assert benchmark([OURS, *SMALL, '--precision', 'int8']) == 0
+    printed = ' '.join(capsys.readouterr().out.split())
+    assert 'openvino int8: gates come with the image' in printed
+
+
 def test_training_steps_are_alike_and_pay_for_the_method_s_loss(module, monkeypatch):
     losses = []
     parse = BaseModel.parse_losses
