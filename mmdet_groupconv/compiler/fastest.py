@@ -1,8 +1,9 @@
 """Choosing among exact forms of the same computation by trying them, once for a size of map."""
 
+import functools
 import math
 import time
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping
 
 import torch
 from torch import Tensor
@@ -46,22 +47,38 @@ class Fastest:
         key = x.device.type, x.dtype, size, math.ceil(load() * _LOADS)
         if key not in self.chosen:
             scratch = None if out is None else out.clone()
-            best = dict.fromkeys(names, float('inf'))
-            for _ in range(_ROUNDS):
-                for name in best:
-                    seconds = _seconds(lambda name=name: run(name, scratch), x.device)
-                    best[name] = min(best[name], seconds)
-                limit = _HOPELESS * min(best.values())
-                best = {name: seconds for name, seconds in best.items() if seconds <= limit}
+            calls = {name: functools.partial(run, name, scratch) for name in names}
+            wait = _wait_for_cuda if x.is_cuda else None
+            best = race(calls, _ROUNDS, hopeless=_HOPELESS, wait=wait)
             self.chosen[key], self.seconds[key] = min(best, key=best.get), best
         return self.chosen[key]
 
 
-def _seconds(call: Callable[[], object], device: torch.device) -> float:
-    if device.type == 'cuda':
-        torch.cuda.synchronize(device)
-    start = time.perf_counter()
-    call()
-    if device.type == 'cuda':
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - start
+def race(
+    calls: Mapping[Hashable, Callable[[], object]],
+    rounds: int,
+    clock: Callable[[], float] | None = None,
+    hopeless: float = math.inf,
+    wait: Callable[[], None] | None = None,
+) -> dict[Hashable, float]:
+    """The seconds of each call, the best of some rounds in turn.
+
+    clock: that of the wall if not given. hopeless: those that take so many times as long as the
+    fastest are not tried again, and not returned. wait: until what was begun is done.
+    """
+    clock, wait = clock or time.perf_counter, wait or (lambda: None)
+    best = dict.fromkeys(calls, math.inf)
+    for _ in range(rounds):
+        for name in best:
+            wait()
+            start = clock()
+            calls[name]()
+            wait()
+            best[name] = min(best[name], clock() - start)
+        limit = hopeless * min(best.values())
+        best = {name: seconds for name, seconds in best.items() if not seconds > limit}
+    return best
+
+
+def _wait_for_cuda() -> None:
+    torch.cuda.synchronize()

@@ -1,11 +1,13 @@
 """Choosing, by trying them in the runtime, how a graph's convolutions are computed."""
 
+import functools
 import time
 
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 from rich.progress import track
 
+from ..compiler import fastest
 from .graph import Graph, attributes
 from .regroup import regroup
 from .runtime import Runtime
@@ -98,15 +100,10 @@ def _fastest(graph: Graph, node: NodeProto, ways: list[Way], sizes: dict, runtim
 def race(models: list[ModelProto], inputs: dict[str, np.ndarray], runtime: Runtime) -> list[float]:
     """The seconds that each model takes, the best of some rounds in turn."""
     runs = [runtime.open(model)[0] for model in models]
-    best = [float('inf')] * len(models)
+    calls = {number: functools.partial(run, inputs) for number, run in enumerate(runs)}
     # Other processes disturb the time on the CPU least, but it adds up over threads.
     clock = time.process_time if runtime.threads == 1 else time.perf_counter
-    for _ in range(1 + _ROUNDS):  # the first one is to get ready
-        for number, run in enumerate(runs):
-            start = clock()
-            run(inputs)
-            best[number] = min(best[number], clock() - start)
-    return best
+    return list(fastest.race(calls, 1 + _ROUNDS, clock).values())  # the first one is to get ready
 
 
 def _dims(value: ValueInfoProto) -> tuple[int, ...]:
