@@ -8,6 +8,7 @@ from onnx import ModelProto, NodeProto
 from .graph import Graph, Writer, attributes
 from .ways import Bundle, Way, round_up
 
+_RUN = 8  # channels, the mean, from which runs are copied
 _ALIGNED = 4  # what onnxruntime asks of the number of channels that its fast convolutions read
 
 
@@ -81,7 +82,8 @@ class _Regrouping:
 
     def _native(self, node: NodeProto, way: Way) -> Part:
         weight, reads, filters = self.graph.weight(node), *_equal(way)
-        x = self._exactly(node.input[0], np.concatenate(reads), weight.shape[1])
+        x, reads = self._in_groups(node.input[0], reads, weight.shape[1])
+        filters = self._together_for_reader(node.output[0], filters)
         blocks = [
             _rows(_rows(weight, own).swapaxes(0, 1), read).swapaxes(0, 1)
             for own, read in zip(filters, reads, strict=True)
@@ -138,13 +140,35 @@ class _Regrouping:
         ids = _fill(joined.ids[places], round_up(len(places), _ALIGNED))
         return Part(self._gather(joined, _fill(places, len(ids), places[0])), ids)
 
-    def _exactly(self, name: str, wanted: np.ndarray, total: int) -> str:
-        """A tensor with the `wanted` channels of a map, and anything where that says -1."""
+    def _together_for_reader(self, name: str, filters: list[np.ndarray]) -> list[np.ndarray]:
+        """Filters of each group, those together that go to the same group of the only reader."""
+        reader = self.graph.reader_behind(name)
+        way = None if reader is None else self.ways.get(reader.output[0])
+        if way is None or not way.native:
+            return filters
+        group = np.full(self.total[name] + 1, len(way.bundles))  # the last one is for -1
+        for number, bundle in enumerate(way.bundles):
+            group[bundle.reads] = number
+        return [own[np.argsort(group[own], kind='stable')] for own in filters]
+
+    def _in_groups(
+        self, name: str, groups: list[np.ndarray], total: int
+    ) -> tuple[str, list[np.ndarray]]:
+        """A tensor with the channels of each group, and anything where they say -1; and in which
+        order they are there."""
         joined = self._join(self.maps.get(name) or [Part(name, np.arange(total))])
+        wanted = np.concatenate(groups)
         if len(joined.ids) == len(wanted) and ((wanted == joined.ids) | (wanted < 0)).all():
-            return joined.tensor
-        places = np.where(wanted < 0, 0, _positions(joined.ids, total)[wanted])
-        return self._gather(joined, places)
+            return joined.tensor, groups
+        positions, places, ordered = _positions(joined.ids, total), [], []
+        for own in groups:
+            found = own[own >= 0]
+            found = found[np.argsort(positions[found], kind='stable')]
+            ordered.append(_fill(found, len(own)))
+            # What fills a group up goes on where it ends, if the map does.
+            more = positions[found[-1]] + 1 + np.arange(len(own) - len(found))
+            places += [positions[found], np.minimum(more, len(joined.ids) - 1)]
+        return self._gather(joined, np.concatenate(places)), ordered
 
     def _in_order(self, name: str) -> None:
         """Compute a tensor under its own name, as the nodes that stay read it."""
@@ -166,9 +190,21 @@ class _Regrouping:
         return Part(tensor, np.concatenate([part.ids for part in parts]))
 
     def _gather(self, x: Part, places: np.ndarray, output: str | None = None) -> str:
-        return self.writer.node(
-            'Gather', [x.tensor, self.writer.constant(places.astype(np.int64))], output, axis=1
-        )
+        places = places.astype(np.int64)
+        starts = np.flatnonzero(np.diff(places, prepend=places[0] - 2) != 1)
+        if len(starts) * _RUN > len(places):
+            return self.writer.node(
+                'Gather', [x.tensor, self.writer.constant(places)], output, axis=1
+            )
+        # Runtimes gather single channels in the plain layout alone, and bring the map into it and
+        # back; runs are copied in any.
+        runs = np.split(places, starts[1:])
+        axis = self.writer.constant(np.array([1]))
+        parts = []
+        for run in runs:
+            limits = [self.writer.constant(np.array([at])) for at in (run[0], run[-1] + 1)]
+            parts.append(self.writer.node('Slice', [x.tensor, *limits, axis]))
+        return self.writer.node('Concat', parts, output, axis=1)
 
 
 def _equal(way: Way) -> tuple[list[np.ndarray], list[np.ndarray]]:
