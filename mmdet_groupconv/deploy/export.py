@@ -20,6 +20,7 @@ from .parts import RawOutputs
 from .plan import choose_ways, race
 from .quantise import LIMIT, Quantised, quantise
 from .regroup import regroup
+from .relabel import relabel
 from .runtime import Runtime, session
 from .shapes import name_sizes
 from .trace import Traced, trace
@@ -81,6 +82,7 @@ def export_onnx(
     model = model.backbone if part == 'backbone' and isinstance(model, BaseDetector) else model
     wrap = _part(model, part)
     traced = trace(model, wrap)
+    traced = traced._replace(graph=relabel(traced.graph))
     if image is None:
         seeded = torch.Generator().manual_seed(0)
         image = torch.randint(256, (1, 3, *shape), generator=seeded, dtype=torch.uint8)

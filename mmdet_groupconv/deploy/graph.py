@@ -43,6 +43,10 @@ class Graph:
             self._arrays[name] = numpy_helper.to_array(self._constants[name])
         return self._arrays.get(name)
 
+    def root(self, name: str) -> str:
+        """The initializer that a constant is, or is the same as."""
+        return self._constants[name].name
+
     def scale(self, name: str) -> np.ndarray | None:
         """Of a constant in integers whose zero is 0, to be multiplied with them; else None."""
         node = self._quantised.get(name)

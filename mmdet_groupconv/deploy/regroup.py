@@ -8,7 +8,7 @@ from onnx import ModelProto, NodeProto
 from .graph import Graph, Writer, attributes
 from .ways import Bundle, Way, round_up
 
-_RUN = 8  # channels, the mean, from which runs are copied
+_RUN = 4  # channels, the mean, from which runs are copied
 _ALIGNED = 4  # what onnxruntime asks of the number of channels that its fast convolutions read
 
 

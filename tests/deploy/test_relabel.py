@@ -1,0 +1,134 @@
+"""Networks whose channels are numbered anew compute what they did."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+pytest.importorskip('onnx')
+pytest.importorskip('onnxruntime')
+
+from mmdet_groupconv.deploy.graph import Graph
+from mmdet_groupconv.deploy.plan import needed_filters
+from mmdet_groupconv.deploy.regroup import regroup
+from mmdet_groupconv.deploy.relabel import relabel
+from mmdet_groupconv.deploy.ways import ways_of
+
+KINDS = (
+    'grouped', 'dense', 'relu', 'depthwise', 'residual', 'pool', 'resize', 'branch', 'levels',
+    'scaled',
+)  # fmt: skip
+
+
+def network(net, kinds, seed):
+    """A graph of the steps, 64 channels wide, each convolution in 2 or 4 groups at random."""
+    made = net(channels=3, seed=seed)
+    x, outputs = made.conv('images', made.dense(64, 3)), []
+
+    def grouped(x, size=3):
+        return made.conv(x, made.groups(64, 64, int(made.rng.choice([2, 4])), size))
+
+    for kind in kinds:
+        if kind == 'grouped':
+            x = grouped(x)
+        elif kind == 'dense':
+            x = made.conv(x, made.dense(64, 64))
+        elif kind == 'relu':
+            x = made.node('Relu', x)
+        elif kind == 'depthwise':
+            x = made.conv(x, made.dense(64, 1, 3), group=64)
+        elif kind == 'residual':
+            x = made.node('Relu', made.node('Add', x, grouped(made.node('Relu', grouped(x)))))
+        elif kind == 'pool':
+            x = made.node('MaxPool', x, kernel_shape=[3, 3], pads=[1] * 4)
+        elif kind == 'resize':
+            scales = made.constant(np.array([1, 1, 2, 2], np.float32))
+            x = made.node('Resize', x, '', scales, mode='nearest')
+        elif kind == 'scaled':  # channel by channel, which is not looked into
+            x = made.node('Mul', x, made.constant(made.rng.random((64, 1, 1), np.float32)))
+        elif kind == 'branch':
+            outputs.append(x)
+            x = made.node('Relu', x)
+        else:  # a head's weights on two levels
+            weight = made.constant(made.groups(64, 64, 4))
+            other = made.conv(x, made.groups(64, 64, 2), stride=2)
+            x, other = (made.conv(level, weight) for level in (x, other))
+            outputs.append(made.conv(other, made.groups(64, 64, 2)))
+    return made.model(*dict.fromkeys([*outputs, made.conv(x, made.groups(64, 64, 2))]))
+
+
+@settings(max_examples=80, deadline=None, derandomize=True)
+@given(st.lists(st.sampled_from(KINDS), min_size=1, max_size=6), st.integers(0, 100))
+def test_any_network_computes_the_same(net, run, assert_same, kinds, seed):
+    model = network(net, kinds, seed)
+    images = np.random.default_rng(0).standard_normal((2, 3, 8, 6), np.float32)
+    assert_same(run(relabel(model), images), run(model, images))
+
+
+def natively(model):
+    """In the most groups that each convolution can have."""
+    graph = Graph(model.graph)
+    needed, ways = needed_filters(graph), {}
+    for node in graph.nodes:
+        if graph.weight(node) is not None:
+            native = [w for w in ways_of(graph.weight(node), needed[node.output[0]]) if w.native]
+            if native:
+                ways[node.output[0]] = native[-1]
+    return regroup(model, ways)
+
+
+def kinds_of(model):
+    return [node.op_type for node in model.graph.node]
+
+
+def stream(net, blocks, orders):
+    """Residual blocks, all layers in four groups; the stream in one order, or each in its own."""
+    made = net(channels=3)
+    rng = np.random.default_rng(1)
+    group = rng.permutation(np.arange(64) // 16)
+
+    def grouped(x):
+        own = group if orders == 'one' else rng.permutation(group)
+        return made.conv(x, made.weight(own[:, None] == own, 3))
+
+    x = made.conv('images', made.dense(64, 3))
+    for _ in range(blocks):
+        x = made.node('Relu', made.node('Add', x, grouped(made.node('Relu', grouped(x)))))
+    return made.model(made.node('GlobalAveragePool', made.conv(x, made.dense(8, 64))))
+
+
+def test_a_stream_in_one_order_needs_no_gathers(net, run, assert_same):
+    model = stream(net, 3, 'one')
+    assert kinds_of(natively(model)).count('Gather') > 3
+    new = natively(relabel(model))
+    assert not {'Gather', 'Slice', 'Concat'} & set(kinds_of(new))
+    images = np.random.default_rng(0).standard_normal((1, 3, 9, 7), np.float32)
+    assert_same(run(new, images), run(model, images))
+
+
+def test_layers_in_other_groups_are_fed_in_runs(net, run, assert_same):
+    made = net(channels=3)
+    x = made.conv('images', made.dense(64, 3))
+    for _ in range(3):
+        x = made.node('Relu', made.conv(x, made.groups(64, 64, 2, 3)))
+    model = made.model(made.node('GlobalAveragePool', made.conv(x, made.dense(8, 64))))
+    new = natively(relabel(model))
+    assert 'Gather' not in kinds_of(new)
+    assert kinds_of(new).count('Slice') <= 2 * 4 + 2
+    images = np.random.default_rng(0).standard_normal((1, 3, 9, 7), np.float32)
+    assert_same(run(new, images), run(model, images))
+
+
+def test_outputs_stay_in_their_order(net):
+    made = net(channels=3)
+    x = made.conv('images', made.dense(64, 3))
+    last = made.conv(x, made.groups(64, 64, 4))
+    model = made.model(x, last)
+    assert relabel(model) == model
+
+
+def test_a_network_without_groups_stays_as_it_is(net):
+    made = net(channels=3)
+    x = made.conv(made.node('Relu', made.conv('images', made.dense(64, 3))), made.dense(8, 64))
+    model = made.model(x)
+    assert relabel(model) == model
