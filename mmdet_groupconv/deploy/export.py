@@ -99,7 +99,7 @@ def export_onnx(
             raise ValueError('int8 without images, expected some to calibrate on')
         calibration = [wrap(model).image(pixels).numpy() for pixels in images]
         quantised = quantise(traced.graph, calibration, limit)
-    best, seconds, ungrouped = _faster(traced, quantised, shape, runtime, inputs[0])
+    best, seconds, ungrouped = _faster(traced, quantised, runtime, inputs[0])
     helper.set_model_props(best, dict(about or {}))
     onnx.checker.check_model(best)
     with whole_file(path) as temporary:
@@ -152,14 +152,13 @@ def _input(part: nn.Module, pixels: Tensor, size: tuple[int, int]) -> Tensor:
 def _faster(
     traced: Traced,
     quantised: Quantised | None,
-    shape: tuple[int, int],
     runtime: Runtime,
     image: Tensor,
 ) -> tuple[onnx.ModelProto, float, float | None]:
     """With its convolutions grouped or as it was; seconds of both."""
     in_integers = None if quantised is None else quantised.model
     ungrouped = in_integers or traced.graph
-    grouped = regroup(ungrouped, choose_ways(traced.graph, shape, runtime, in_integers))
+    grouped = regroup(ungrouped, choose_ways(traced.graph, image.numpy(), runtime, in_integers))
     models = [grouped, ungrouped]
     for model in models:
         name_sizes(model)

@@ -19,15 +19,16 @@ _ROUNDS = 4
 
 def choose_ways(
     model: ModelProto,
-    shape: tuple[int, int],
+    image: np.ndarray,
     runtime: Runtime,
     quantised: ModelProto | None = None,
 ) -> dict[str, Way]:
     """The fastest way for each convolution with zeros in it, for :func:`regroup`.
 
     A convolution is timed alone, between neighbours as it has them, so that what reordering its
-    channels costs is counted. shape: height and width of the images. quantised: the same graph with
-    convolutions in integers, to be timed in its place; there zeros are also what was small.
+    channels costs is counted. image: as the graph takes it, for the sizes of maps and the number of
+    boxes. quantised: the same graph with convolutions in integers, to be timed in its place; there
+    zeros are also what was small.
     """
     graph = Graph(model.graph)
     timed = graph if quantised is None else Graph(quantised.graph)
@@ -35,7 +36,7 @@ def choose_ways(
     needed = needed_filters(graph)
     convs = [node for node in graph.nodes if graph.weight(node) is not None]
     tensors = [name for node in convs for name in (node.input[0], node.output[0])]
-    (sizes,) = sizes_of(model, tensors, [(1, *shape)])
+    (sizes,) = sizes_of(model, tensors, [image])
     ways, found, same = {}, {}, {}
     for node in convs:
         name = node.output[0]

@@ -8,7 +8,7 @@ from onnx import ModelProto, NodeProto
 from .graph import Graph, Writer, attributes
 from .ways import Bundle, Way, round_up
 
-_RUN = 4  # channels, the mean, from which runs are copied
+_RUN, _MOST_RUNS = 4, 64  # channels, the mean, from which runs are copied
 _ALIGNED = 4  # what onnxruntime asks of the number of channels that its fast convolutions read
 
 
@@ -192,7 +192,7 @@ class _Regrouping:
     def _gather(self, x: Part, places: np.ndarray, output: str | None = None) -> str:
         places = places.astype(np.int64)
         starts = np.flatnonzero(np.diff(places, prepend=places[0] - 2) != 1)
-        if len(starts) * _RUN > len(places):
+        if len(starts) > min(len(places) // _RUN, _MOST_RUNS):
             return self.writer.node(
                 'Gather', [x.tensor, self.writer.constant(places)], output, axis=1
             )

@@ -5,7 +5,7 @@ from collections import defaultdict
 import numpy as np
 from onnx import ModelProto, NodeProto, numpy_helper
 
-from .graph import Graph
+from .graph import Graph, attributes
 from .plan import needed_filters
 from .ways import Way, ways_of
 
@@ -18,7 +18,8 @@ def relabel(model: ModelProto) -> ModelProto:
 
     Whatever adds to a residual stream, or reads it, has its weights reordered with it, so that
     nothing is gathered where groups are the same, and runs are where they are not. Channels of the
-    network's own outputs stay where they are, and those of maps that other nodes look into.
+    network's own outputs stay where they are, and those of maps that other nodes look into. What
+    RoIAlign takes from maps is followed into the layer that reads it flattened.
     """
     return _Relabelling(model).model
 
@@ -28,10 +29,16 @@ class _Relabelling:
         self.graph = Graph(model.graph)
         self._parent: dict[str, str] = {}  # of tensors, and of sides of shared constants
         self._fixed: set[str] = set()
+        self._flat: dict[
+            str, str
+        ] = {}  # features of boxes, by the tensor that they are flattened to
         for node in self.graph.nodes:
             self._join(node)
         ends = [value.name for value in (*model.graph.input, *model.graph.output)]
         self._fixed = {self._space(name) for name in (*self._fixed, *ends)}
+        for flat, features in self._flat.items():
+            if self._space(flat) in self._fixed:
+                self._fixed.add(self._space(features))
         orders = self._orders()
         self.model = ModelProto()
         self.model.CopyFrom(model)
@@ -65,10 +72,25 @@ class _Relabelling:
                 self._unite(x, f'{self._constants(node)[0]} channels')
         elif self.graph.looks_at_values(node) or node.op_type in _KEEPS_CHANNELS:
             self._unite(node.input[0], node.output[0])
+        elif node.op_type == 'RoiAlign' or (node.op_type == 'Gather' and _axis(node) == 0):
+            self._unite(node.input[0], node.output[0])
+            self._fixed.update(node.input[1:])
+        elif node.op_type == 'Concat' and _axis(node) == 0:
+            self._unite(*node.input, *node.output)
+        elif node.op_type == 'Flatten' and _axis(node) == 1:
+            self._flat[node.output[0]] = node.input[0]
+        elif node.op_type in ('Transpose', 'Unsqueeze') and self._is_flat(node.input[0]):
+            self._unite(node.input[0], node.output[0])
+        elif node.op_type == 'Gemm' and self._is_flat(node.input[0]):
+            self._unite(node.input[0], f'{self._constants(node)[0]} channels')
+            self._fixed.add(node.output[0])
         elif node.op_type == 'Add' and all(self.graph.constant(n) is None for n in node.input):
             self._unite(*node.input, *node.output)
         elif node.op_type not in _OF_SIZES:
             self._fixed.update(name for name in (*node.input, *node.output) if name)
+
+    def _is_flat(self, name: str) -> bool:
+        return any(self._space(name) == self._space(flat) for flat in self._flat)
 
     def _constants(self, node: NodeProto) -> list[str]:
         """The initializers of a convolution's weight and bias."""
@@ -89,25 +111,55 @@ class _Relabelling:
                     group[getattr(bundle, side)] = number
                 groups[self._space(name)].append(group)
         # Coarse groups first: of nested ones all are contiguous then.
-        return {
+        orders = {
             space: np.lexsort(sorted(found, key=lambda group: -group.max()))
             for space, found in groups.items()
-            if space not in self._fixed
+            if space not in self._fixed and not self._is_flat(space)
         }
+        return orders | self._flat_orders(orders)
+
+    def _flat_orders(self, orders: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Of flattened features: each channel's positions stay together."""
+        found = {}
+        for node in self.graph.nodes:
+            if node.op_type not in ('Conv', 'Gemm') or not self._is_flat(node.input[0]):
+                continue
+            space = self._space(node.input[0])
+            flat = next(name for name in self._flat if self._space(name) == space)
+            order = orders.get(self._space(self._flat[flat]))
+            if order is not None:
+                weight = self.graph.constant(node.input[1])
+                positions = weight.shape[_reading_axis(node)] // len(order)
+                found[space] = (order[:, None] * positions + np.arange(positions)).ravel()
+        return found
 
     def _reordered(self, node: NodeProto, orders: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """A convolution's constants, by name."""
-        weight = self.graph.weight(node)
+        if node.op_type not in ('Conv', 'Gemm'):
+            return {}
+        weight, channels = self.graph.weight(node), orders.get(self._space(node.input[0]))
+        if node.op_type == 'Gemm' and channels is not None:
+            array = self.graph.constant(node.input[1])
+            own = array.take(channels, axis=_reading_axis(node))
+            return {self._constants(node)[0]: own}
         if weight is None and not self.graph.is_depthwise(node):
             return {}
         filters = orders.get(self._space(node.output[0]))
         arrays = [self.graph.constant(name) for name in node.input[1:]]
         if filters is not None:
             arrays = [array[filters] for array in arrays]
-        channels = orders.get(self._space(node.input[0]))
         if weight is not None and channels is not None:
             arrays[0] = arrays[0][:, channels]
         return dict(zip(self._constants(node), arrays, strict=True))
+
+
+def _axis(node: NodeProto) -> int:
+    return attributes(node).get('axis', 1 if node.op_type == 'Flatten' else 0)
+
+
+def _reading_axis(node: NodeProto) -> int:
+    """Of a weight, the axis of what it reads."""
+    return 1 if node.op_type == 'Conv' or attributes(node).get('transB') else 0
 
 
 def _native(weight: np.ndarray, needed: np.ndarray) -> Way | None:

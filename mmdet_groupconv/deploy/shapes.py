@@ -10,12 +10,9 @@ _TRIALS = (1, 101, 261), (2, 167, 230), (3, 224, 195)
 
 
 def sizes_of(
-    model: ModelProto, tensors: list[str], images: list[tuple[int, int, int]]
+    model: ModelProto, tensors: list[str], images: list[np.ndarray]
 ) -> list[dict[str, tuple[int, ...]]]:
-    """The shapes of tensors of a graph, for each of several batches of images.
-
-    images: batch, height and width of each.
-    """
+    """The shapes of tensors of a graph, for each of several batches of images."""
     asking = ModelProto()
     asking.CopyFrom(model)
     del asking.graph.output[:]
@@ -27,10 +24,9 @@ def sizes_of(
     if not tensors:
         return [{} for _ in images]
     ready, (entry,) = session(asking, 0), model.graph.input
-    kind = helper.tensor_dtype_to_np_dtype(entry.type.tensor_type.elem_type)
     found = []
-    for batch, height, width in images:
-        sizes = ready.run(None, {entry.name: np.zeros((batch, 3, height, width), kind)})
+    for batch in images:
+        sizes = ready.run(None, {entry.name: batch})
         found.append({k: tuple(v.tolist()) for k, v in zip(tensors, sizes, strict=True)})
     return found
 
@@ -53,7 +49,8 @@ def name_sizes(model: ModelProto) -> None:
     constants = {tensor.name for tensor in model.graph.initializer}
     made = {name for node in model.graph.node for name in node.output} - known - constants
     one = takes_one_image(model)
-    images = [(1 if one else batch, *size) for batch, *size in _TRIALS]
+    kind = helper.tensor_dtype_to_np_dtype(model.graph.input[0].type.tensor_type.elem_type)
+    images = [np.zeros((1 if one else batch, 3, *size), kind) for batch, *size in _TRIALS]
     trials = sizes_of(model, [name for name in tensors if name in made], images)
     names: dict[tuple, str] = {}
     for tensor in trials[0]:

@@ -13,6 +13,7 @@ from mmdet_groupconv.deploy.regroup import regroup
 from mmdet_groupconv.deploy.runtime import Runtime, session
 
 SHAPE = 12, 10
+IMAGE = np.zeros((1, 3, *SHAPE), np.float32)
 ONE = Runtime(threads=1)
 
 
@@ -112,7 +113,7 @@ def test_the_fastest_way_is_taken(net, monkeypatch):
         seconds = [2.0] * 3
         seconds[fastest] = 1.0
         monkeypatch.setattr(plan, 'race', lambda *_, seconds=seconds: seconds)
-        way = choose_ways(model, SHAPE, ONE)[x]
+        way = choose_ways(model, IMAGE, ONE)[x]
         assert (len(way.bundles), way.native) == (bundles, native)
 
 
@@ -122,7 +123,7 @@ def test_each_layer_is_tried_alone_between_others(net, raced):
     x = made.conv(x, made.groups(64, 64, 4, 3), stride=2)
     x = made.conv(made.node('Relu', x), made.groups(40, 64, 2))
     model = made.model(made.node('Relu', x))
-    choose_ways(model, SHAPE, ONE)
+    choose_ways(model, IMAGE, ONE)
     assert len(raced) == 2
     sizes = [[dims(value) for value in models[0].graph.input] for models in raced]
     assert sizes == [[[1, 64, 6, 5]], [[1, 64, 3, 3], [1, 40, 3, 3]]]  # the last one is added
@@ -138,7 +139,7 @@ def test_layers_with_any_padding_can_be_tried(net, raced, stride, padding):
     made = net()
     x = made.conv('images', made.dense(64, 3))
     x = made.conv(x, made.groups(64, 64, 4, 3), stride=stride, padding=padding)
-    choose_ways(made.model(made.node('Relu', x)), SHAPE, ONE)
+    choose_ways(made.model(made.node('Relu', x)), IMAGE, ONE)
     (models,) = raced
     assert np.isfinite(outputs_of(models)).all()
 
@@ -150,7 +151,7 @@ def test_layers_that_share_a_weight_get_one_choice_where_the_map_is_largest(net,
     second = made.conv(first, made.dense(64, 64), stride=2)
     one, other = (made.conv(x, weight) for x in (second, first))
     outputs = [made.node('Relu', x) for x in (one, other)]
-    ways = choose_ways(made.model(*outputs), SHAPE, ONE)
+    ways = choose_ways(made.model(*outputs), IMAGE, ONE)
     assert ways[one] is ways[other]
     assert len(raced) == 1
     assert dims(raced[0][0].graph.input[0]) == [1, 64, *SHAPE]
@@ -162,7 +163,7 @@ def test_dense_layers_stay_unless_groups_read_them(net, raced):
     before = made.conv(made.node('Relu', plain), made.dense(64, 16))
     grouped = made.conv(made.node('Relu', before), made.groups(64, 64, 4))
     behind = made.conv(grouped, made.dense(16, 64))
-    ways = choose_ways(made.model(behind), SHAPE, ONE)
+    ways = choose_ways(made.model(behind), IMAGE, ONE)
     assert set(ways) == {before, grouped}
     assert len(ways[before].bundles) == 1
     assert len(raced) == 1
@@ -170,8 +171,8 @@ def test_dense_layers_stay_unless_groups_read_them(net, raced):
 
 def test_a_dense_graph_has_nothing_to_choose(net, raced):
     made = net()
-    assert choose_ways(made.model(made.conv('images', made.dense(16, 3))), SHAPE, ONE) == {}
-    assert choose_ways(made.model(made.node('Relu', 'images')), SHAPE, ONE) == {}
+    assert choose_ways(made.model(made.conv('images', made.dense(16, 3))), IMAGE, ONE) == {}
+    assert choose_ways(made.model(made.node('Relu', 'images')), IMAGE, ONE) == {}
     assert raced == []
 
 
@@ -183,7 +184,7 @@ def test_channels_that_a_layer_leaves_out_are_left_out_before_it(
     x = made.conv(made.node('Relu', first), made.groups(64, 64, 4))
     last = made.conv(x, closed(made, 16, 64, np.arange(48, 64)))
     model = made.model(last)
-    new = regroup(model, choose_ways(model, SHAPE, ONE))
+    new = regroup(model, choose_ways(model, IMAGE, ONE))
     images = np.random.default_rng(0).standard_normal((1, 3, 9, 7), np.float32)
     assert_same(run(new, images), run(model, images))
     assert sum(connections(new)) < sum(connections(model)) / 2
@@ -212,7 +213,7 @@ def one_layer(net, weight, in_integers):
 
 def test_layers_in_integers_are_tried_as_such(net, raced):
     weight = net().groups(64, 64, 4, 3)
-    choose_ways(one_layer(net, weight, False), SHAPE, ONE, one_layer(net, weight, True))
+    choose_ways(one_layer(net, weight, False), IMAGE, ONE, one_layer(net, weight, True))
     (models,) = raced
     kinds = [[node.op_type for node in model.graph.node] for model in models]
     assert len(models) > 2
@@ -225,5 +226,5 @@ def test_layers_in_integers_are_tried_as_such(net, raced):
 def test_zeros_are_those_of_the_floats(net, raced):
     weight = net().groups(64, 64, 4)
     weight[:, ::2] *= 1e-4  # rounded to nothing
-    way = choose_ways(one_layer(net, weight, False), SHAPE, ONE, one_layer(net, weight, True))['y']
+    way = choose_ways(one_layer(net, weight, False), IMAGE, ONE, one_layer(net, weight, True))['y']
     assert [len(bundle.reads) for bundle in way.bundles] == [16] * 4

@@ -132,3 +132,37 @@ def test_a_network_without_groups_stays_as_it_is(net):
     x = made.conv(made.node('Relu', made.conv('images', made.dense(64, 3))), made.dense(8, 64))
     model = made.model(x)
     assert relabel(model) == model
+
+
+@pytest.mark.parametrize('layer', ['Conv', 'Gemm'])
+def test_boxes_features_are_followed_into_the_layer_that_flattens_them(
+    net, run, assert_same, layer
+):
+    made = net(channels=3)
+    made.constant(np.float32(0))
+    levels, pooled = [made.conv('images', made.dense(64, 3))], []
+    levels.append(made.node('MaxPool', levels[0], kernel_shape=[2, 2], strides=[2, 2]))
+    weight = made.constant(made.groups(64, 64, 4, 3))
+    boxes = made.constant(np.array([[0, 0, 4, 4], [1, 2, 5, 6]], np.float32))
+    images = made.constant(np.zeros(2, np.int64))
+    for level in levels:  # in groups of one order
+        x = made.conv(level, weight)
+        size = dict(output_height=2, output_width=2, sampling_ratio=2)
+        pooled.append(made.node('RoiAlign', x, boxes, images, **size))
+    order = made.constant(np.array([3, 0, 2, 1]))
+    features = made.node('Gather', made.node('Concat', *pooled, axis=0), order, axis=0)
+    x = made.node('Flatten', features, axis=1)
+    if layer == 'Conv':  # as fully connected layers in groups are written
+        x = made.node('Transpose', x, perm=[1, 0])
+        for axis in (0, 3):
+            x = made.node('Unsqueeze', x, made.constant(np.array([axis])))
+        x = made.conv(x, made.dense(8, 256))
+    else:
+        x = made.node('Gemm', x, made.constant(made.dense(8, 256)[..., 0, 0]), transB=1)
+        x = made.node('Reshape', x, made.constant(np.array([4, 8, 1, 1])))
+    model = made.model(x)
+    new = natively(relabel(model))
+    assert kinds_of(natively(model)).count('Gather') > 1
+    assert kinds_of(new).count('Gather') == 1  # of boxes
+    images = np.random.default_rng(0).standard_normal((1, 3, 9, 8), np.float32)
+    assert_same(run(new, images), run(model, images))
