@@ -98,7 +98,7 @@ def export_onnx(
         if not images:
             raise ValueError('int8 without images, expected some to calibrate on')
         calibration = [wrap(model).image(pixels).numpy() for pixels in images]
-        quantised = quantise(traced.graph, calibration, limit)
+        quantised = quantise(traced.graph, calibration, runtime, limit)
     best, seconds, ungrouped = _faster(traced, quantised, runtime, inputs[0])
     helper.set_model_props(best, dict(about or {}))
     onnx.checker.check_model(best)

@@ -11,7 +11,7 @@ from rich.progress import track
 
 from .graph import Graph
 from .regroup import regroup
-from .runtime import session
+from .runtime import Runtime
 
 LIMIT = 0.002
 _LAYERS = 'Conv', 'Gemm', 'MatMul'
@@ -33,7 +33,9 @@ class Quantised(NamedTuple):
     stay_float: dict[str, float]
 
 
-def quantise(model: ModelProto, images: Sequence[np.ndarray], limit: float = LIMIT) -> Quantised:
+def quantise(
+    model: ModelProto, images: Sequence[np.ndarray], runtime: Runtime, limit: float = LIMIT
+) -> Quantised:
     """The graph in int8.
 
     Weights get a scale a filter, maps one each. What comes before the first layer and behind the
@@ -41,12 +43,13 @@ def quantise(model: ModelProto, images: Sequence[np.ndarray], limit: float = LIM
     layers to blame stay float, too.
 
     model: without groups yet; equal weights may be shared. images: as the graph takes them, to
-    calibrate on, the more the better up to some hundred.
+    calibrate on, the more the better up to some hundred. runtime: changes are measured in it, which
+    adds some of its own.
 
     Raises ImportError where NNCF is not installed.
     """
     quantised = _by_nncf(model, images)
-    measure = _change(model, images[:_MEASURED_ON])
+    measure = _change(model, images[:_MEASURED_ON], runtime)
     change, blamed = measure(quantised), {}
     if change <= limit:
         return Quantised(quantised, change, blamed)
@@ -112,7 +115,9 @@ def _reach(
     return seen
 
 
-def _change(model: ModelProto, images: Sequence[np.ndarray]) -> Callable[[ModelProto], float]:
+def _change(
+    model: ModelProto, images: Sequence[np.ndarray], runtime: Runtime
+) -> Callable[[ModelProto], float]:
     """How much another graph's predictions are off, relative to their variance.
 
     Predictions: of the last convolutions before boxes are chosen.
@@ -123,11 +128,11 @@ def _change(model: ModelProto, images: Sequence[np.ndarray]) -> Callable[[ModelP
     first = [node for node in convs if id(node) not in of_boxes]
     lead = _reach(first, graph.maps_before)
     outputs = [node.output[0] for node in first if id(node) not in lead]
-    expected = _outputs(model, outputs, images)
+    expected = _outputs(model, outputs, images, runtime)
     scale = [float(np.var(np.concatenate([x.ravel() for x in xs]))) or 1.0 for xs in expected]
 
     def measure(other: ModelProto) -> float:
-        found = _outputs(other, outputs, images)
+        found = _outputs(other, outputs, images, runtime)
         changes = [
             np.mean([np.square(x - y).mean() for x, y in zip(xs, ys, strict=True)]) / variance
             for xs, ys, variance in zip(found, expected, scale, strict=True)
@@ -138,7 +143,7 @@ def _change(model: ModelProto, images: Sequence[np.ndarray]) -> Callable[[ModelP
 
 
 def _outputs(
-    model: ModelProto, names: list[str], images: Sequence[np.ndarray]
+    model: ModelProto, names: list[str], images: Sequence[np.ndarray], runtime: Runtime
 ) -> list[list[np.ndarray]]:
     """Tensors of a graph for each image, by tensor."""
     asking = ModelProto()
@@ -147,8 +152,8 @@ def _outputs(
     asking.graph.output.extend(
         helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names
     )
-    ready = session(asking, 0)
-    found = [ready.run(None, {'images': image}) for image in images]
+    run, _ = runtime.open(asking)
+    found = [run({'images': image}) for image in images]
     return [list(of_name) for of_name in zip(*found, strict=True)]
 
 

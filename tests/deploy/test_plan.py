@@ -22,7 +22,7 @@ def raced(monkeypatch):
     """The models of each race, whose last way wins."""
     races = []
 
-    def made_up(models, inputs, runtime):
+    def made_up(models, inputs, runtime, most_off):
         races.append(models)
         return [float(len(models) - number) for number in range(len(models))]
 
@@ -228,3 +228,18 @@ def test_zeros_are_those_of_the_floats(net, raced):
     weight[:, ::2] *= 1e-4  # rounded to nothing
     way = choose_ways(one_layer(net, weight, False), IMAGE, ONE, one_layer(net, weight, True))['y']
     assert [len(bundle.reads) for bundle in way.bundles] == [16] * 4
+
+
+def test_a_model_that_computes_something_else_does_not_win(net):
+    made = net()
+    weight = made.dense(64, 3, 7)
+    models = []
+    for other in (weight, 1.001 * weight, 1.1 * weight):
+        made = net()
+        models.append(made.model(made.conv('images', other.astype(np.float32), bias=False)))
+    images = np.random.default_rng(0).standard_normal((1, 3, 16, 16), np.float32)
+    first, second, third = race(models, dict(images=images), ONE, 1e-3)
+    assert first < np.inf
+    assert second < np.inf
+    assert third == np.inf
+    assert race(models, dict(images=images), ONE)[2] < np.inf

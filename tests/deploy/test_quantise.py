@@ -11,6 +11,7 @@ pytest.importorskip('nncf')
 from mmdet_groupconv.deploy import quantise as quantising
 from mmdet_groupconv.deploy.graph import Graph
 from mmdet_groupconv.deploy.quantise import quantise
+from mmdet_groupconv.deploy.runtime import Runtime
 
 
 def noise(number=4):
@@ -47,7 +48,7 @@ def in_integers(model):
 
 def test_layers_and_what_is_between_them_are_in_integers(net, run):
     model, *layers = predictor(net)
-    quantised, change, stay_float = quantise(model, noise())
+    quantised, change, stay_float = quantise(model, noise(), Runtime())
     assert stay_float == {}
     assert 0 < change < quantising.LIMIT
     assert in_integers(quantised) == (layers, layers)
@@ -61,7 +62,7 @@ def test_layers_and_what_is_between_them_are_in_integers(net, run):
 def test_a_layer_that_costs_accuracy_stays_float_and_is_named(net, run):
     model, first, second, last = predictor(net, spoil=True)
     weight = next(n.input[1] for n in model.graph.node if n.name == second)
-    quantised, change, stay_float = quantise(model, noise())
+    quantised, change, stay_float = quantise(model, noise(), Runtime())
     assert change < quantising.LIMIT
     assert list(stay_float) == [weight]
     assert stay_float[weight] > quantising.LIMIT
@@ -79,7 +80,7 @@ def test_maps_that_are_enlarged_stay_float(net):
     last = made.conv(large, made.dense(4, 16))
     for node in made.nodes:
         node.name = node.output[0]
-    graph = Graph(quantise(made.model(last), noise()).model.graph)
+    graph = Graph(quantise(made.model(last), noise(), Runtime()).model.graph)
     resize = next(node for node in graph.nodes if node.op_type == 'Resize')
     assert graph.quantiser(resize.input[0]) is None
     assert graph.quantiser(next(n for n in graph.nodes if n.name == last).input[0]) is not None
@@ -100,4 +101,4 @@ def test_layers_are_named_as_in_the_network(weight, name):
 def test_a_missing_package_is_named(net, monkeypatch):
     monkeypatch.setitem(sys.modules, 'nncf', None)
     with pytest.raises(ImportError, match='nncf not found'):
-        quantise(predictor(net)[0], noise(1))
+        quantise(predictor(net)[0], noise(1), Runtime())
