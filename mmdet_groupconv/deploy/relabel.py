@@ -81,13 +81,17 @@ class _Relabelling:
             self._flat[node.output[0]] = node.input[0]
         elif node.op_type in ('Transpose', 'Unsqueeze') and self._is_flat(node.input[0]):
             self._unite(node.input[0], node.output[0])
-        elif node.op_type == 'Gemm' and self._is_flat(node.input[0]):
+        elif node.op_type == 'Gemm' and self._is_flat(node.input[0]) and self._is_known(node):
             self._unite(node.input[0], f'{self._constants(node)[0]} channels')
             self._fixed.add(node.output[0])
         elif node.op_type == 'Add' and all(self.graph.constant(n) is None for n in node.input):
             self._unite(*node.input, *node.output)
         elif node.op_type not in _OF_SIZES:
             self._fixed.update(name for name in (*node.input, *node.output) if name)
+
+    def _is_known(self, node: NodeProto) -> bool:
+        """Whether all but what it reads first is constant."""
+        return all(self.graph.constant(name) is not None for name in node.input[1:])
 
     def _is_flat(self, name: str) -> bool:
         return any(self._space(name) == self._space(flat) for flat in self._flat)
