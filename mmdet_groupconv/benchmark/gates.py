@@ -31,7 +31,8 @@ def prepare(model: nn.Module, cfg: Config, seed: int) -> None:
     """
     torch.manual_seed(seed)
     for name, module in model.named_modules():
-        if name.endswith(_PREDICTORS):
+        # Of a separable layer the second convolution predicts.
+        if name.removesuffix('.pointwise').endswith(_PREDICTORS) and hasattr(module, 'weight'):
             module.weight.data.mul_(1e-4)
         if isinstance(module, MaskGenerator | AttentionGenerator):
             spread = module.conv[3].in_channels ** -0.5

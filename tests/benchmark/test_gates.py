@@ -83,3 +83,13 @@ def test_networks_get_the_same_boxes_whatever_their_features(name):
         head = model.bbox_head if 'retinanet' in name else model.rpn_head
         predictions.append(torch.cat([scores.flatten() for scores in head(features)[0]]))
     torch.testing.assert_close(*predictions, atol=0.05, rtol=0)
+
+
+def test_separable_heads_predict_next_to_nothing_too():
+    cfg = Config.fromfile(CONFIGS / 'retinanet/retinanet_msgc-mbv2_fpn_whole_1x_coco.py')
+    cfg.model.backbone.init_cfg = None
+    model = build_model(cfg)
+    prepare(model, cfg, seed=0)
+    predictor = model.bbox_head.retina_cls
+    weight = getattr(predictor, 'pointwise', predictor).weight
+    assert float(weight.detach().abs().max()) < 1e-3
