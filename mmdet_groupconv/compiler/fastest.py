@@ -48,7 +48,7 @@ class Fastest:
         if key not in self.chosen:
             scratch = None if out is None else out.clone()
             calls = {name: functools.partial(run, name, scratch) for name in names}
-            wait = _wait_for_cuda if x.is_cuda else None
+            wait = functools.partial(torch.cuda.synchronize, x.device) if x.is_cuda else None
             best = race(calls, _ROUNDS, hopeless=_HOPELESS, wait=wait)
             self.chosen[key], self.seconds[key] = min(best, key=best.get), best
         return self.chosen[key]
@@ -78,7 +78,3 @@ def race(
         limit = hopeless * min(best.values())
         best = {name: seconds for name, seconds in best.items() if not seconds > limit}
     return best
-
-
-def _wait_for_cuda() -> None:
-    torch.cuda.synchronize()

@@ -113,8 +113,10 @@ def race(
     get no end of seconds.
     """
     runs = [runtime.open(model)[0] for model in models]
-    expected = runs[0](inputs)
-    near = [most_off == math.inf or _off(expected, run(inputs)) <= most_off for run in runs]
+    near = [True] * len(runs)
+    if most_off < math.inf:
+        expected, *others = (run(inputs) for run in runs)
+        near[1:] = [_off(expected, found) <= most_off for found in others]
     calls = {number: functools.partial(run, inputs) for number, run in enumerate(runs)}
     # Other processes disturb the time on the CPU least, but it adds up over threads.
     clock = time.process_time if runtime.threads == 1 else time.perf_counter

@@ -29,9 +29,8 @@ class _Relabelling:
         self.graph = Graph(model.graph)
         self._parent: dict[str, str] = {}  # of tensors, and of sides of shared constants
         self._fixed: set[str] = set()
-        self._flat: dict[
-            str, str
-        ] = {}  # features of boxes, by the tensor that they are flattened to
+        # Features of boxes, by the tensor that they are flattened to.
+        self._flat: dict[str, str] = {}
         for node in self.graph.nodes:
             self._join(node)
         ends = [value.name for value in (*model.graph.input, *model.graph.output)]
