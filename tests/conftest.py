@@ -366,10 +366,7 @@ def _mix_gates(model, images):
 
 
 class _Always:
-    """In the place of ``Fastest``: the form at a position, the last one where there are fewer.
-
-    -1 is the last one: *in bands*, for 1x1 filters.
-    """
+    """In the place of ``Fastest``: the form at a position, the last one where there are fewer."""
 
     def __init__(self, position):
         self.position = position

@@ -13,13 +13,11 @@ from .fused import (
     convolve,
     convolve_onto,
     has_fused_calls,
-    matmul,
     packed,
 )
-from .maps import FeatureMap, gather, join, pixels, take_columns
+from .maps import FeatureMap, gather, join
 from .memory import MapMemory
 
-_BAND = 1 << 20  # values that a band has: 4 MB, what caches hold
 # Sizes of map that are remembered: a head's layers see one for each level of a pyramid in turn.
 _SIZES = 5
 
@@ -94,39 +92,6 @@ class Bundles:
             out.add_(y.in_order(out.size(1), memory))
         return FeatureMap(self.activation.plain(out))
 
-    def run_in_bands(
-        self, x: FeatureMap, total: int, out: Tensor | None, memory: MapMemory
-    ) -> FeatureMap:
-        """The same as products of matrices, some pixels at a time.
-
-        What is gathered for a band is still in the cache when it is multiplied and added.
-        """
-        if out is not None and not out.is_contiguous(memory_format=torch.channels_last):
-            return self.run(x, total, out, memory)  # its pixels are no rows
-        matrices = [(bundle[0], bundle[1].flatten(1), bundle[2]) for bundle in self._for(x, total)]
-        filters = sum(len(bias) for *_, bias in matrices)
-        batch, _, height, width = x.data.shape
-        shape = batch, filters, height, width
-        rows = pixels(x.data)
-        y = memory.empty(x.data, shape) if out is None else out
-        written = pixels(y)
-        activation, back = (self.activation, None) if out is None else (NONE, None)
-        if out is not None and self.order is not None:
-            back = FeatureMap(out, self.order).positions(filters)
-        step = max(_BAND // max(rows.size(1), filters), 1)
-        for start in range(0, len(rows), step):
-            band, target = rows[start : start + step], written[start : start + step]
-            parts = [
-                matmul(_columns(band, channels), weight, bias, activation)
-                for channels, weight, bias in matrices
-            ]
-            if out is None:
-                torch.cat(parts, dim=1, out=target)
-                continue
-            part = parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
-            self.activation.plain(target.add_(_columns(part, back)))
-        return FeatureMap(y, self.order if out is None else None)
-
     def _pack(self, x: Tensor) -> Sequence[Bundle]:
         """Packed for this size of map, of which another one was seen lately; else as they are."""
         # What is packed for another size is slower, and packing takes longer than it saves once.
@@ -158,15 +123,5 @@ class Bundles:
         return found
 
 
-def can_run_in_bands(x: Tensor, weight: Tensor, geometry: Geometry) -> bool:
-    """Whether there is what :meth:`Bundles.run_in_bands` needs: 1x1 filters and a CPU's caches."""
-    plain = geometry.stride == (1, 1) and geometry.padding == (0, 0) and geometry.groups == 1
-    return plain and weight.shape[2:] == (1, 1) and x.device.type == 'cpu'
-
-
 def _read(x: Tensor, channels: Tensor | None, memory: MapMemory) -> Tensor:
     return x if channels is None else gather(x, channels, memory)
-
-
-def _columns(rows: Tensor, channels: Tensor | None) -> Tensor:
-    return rows if channels is None else take_columns(rows, channels)

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from .chain import Chain
 from .fastest import Fastest
 from .gated import GatedConv, SelfGatedConv
-from .static import Form, StaticConv
+from .static import StaticConv
 from .stem import CompactStem
 from .unit import DepthwiseConv, Normalise, Prepare, Unit
 
@@ -96,15 +96,15 @@ def _layer(name: str, path: str, unit: Unit, macs: int) -> Layer:
 
 
 def _form(unit: Unit, form: Hashable | None) -> str:
-    if isinstance(form, Form):
-        return unit.describe(form)
-    return 'only one' if form is None else str(form)
+    if form is None:
+        return 'only one'
+    return unit.describe(form) if isinstance(unit, StaticConv) else str(form)
 
 
 def _reason(unit: Unit, form: Hashable | None) -> str:
     if isinstance(unit, StaticConv) and unit.connected is None:
         return 'not grouped'
-    if isinstance(unit, StaticConv) and (form is None or form.way == 0):
+    if isinstance(unit, StaticConv) and form in (None, 0):
         return 'one convolution with zeros was the fastest'
     if form == 'whole':
         return 'its map costs more to gather than to convolve'
@@ -113,7 +113,7 @@ def _reason(unit: Unit, form: Hashable | None) -> str:
 
 def _counters() -> dict:
     """Twice the multiply-accumulates of oneDNN's calls, as PyTorch's counter has it for others."""
-    names = '_convolution_pointwise', '_convolution_pointwise_', '_linear_pointwise'
+    names = '_convolution_pointwise', '_convolution_pointwise_'
     found = [getattr(torch.ops.mkldnn, name, None) for name in names]
     return {operator: _of_call for operator in found if operator is not None}
 

@@ -82,13 +82,6 @@ def packed(weight: Tensor, x: Tensor, geometry: Geometry) -> Tensor:
     return _PACK(weight, padding, stride, dilation, groups, list(x.shape))
 
 
-def matmul(x: Tensor, weight: Tensor, bias: Tensor, activation: Activation) -> Tensor:
-    """``activation(x @ weight.T + bias)``; ``[P, C]`` -> ``[P, K]``."""
-    if not has_fused_calls(x) or _LINEAR is None:
-        return activation.plain(F.linear(x, weight, bias))
-    return _LINEAR(x, weight, bias, *activation[:2], '')
-
-
 def convolve_onto(
     out: Tensor,
     x: Tensor,
@@ -132,7 +125,6 @@ def _find(name: str, overload: str) -> Callable | None:
 _CONV = _find('_convolution_pointwise', 'default')
 _CONV_ADD_ = _find('_convolution_pointwise_', 'binary')
 _PACK = _find('_reorder_convolution_weight', 'default')
-_LINEAR = _find('_linear_pointwise', 'default')
 
 
 def has_fused_calls(x: Tensor) -> bool:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from ..layers import Gate, SelfGatedConv2d, grouped_conv2d
-from .bundles import Bundle, Bundles, can_run_in_bands
+from .bundles import Bundle, Bundles
 from .fastest import Fastest
 from .fused import Activation, Geometry, convolve, convolve_onto
 from .maps import FeatureMap, GlobalMean, gather, one_at_least, take_filters
@@ -16,9 +16,9 @@ from .unit import ConvUnit
 class GatedConv(ConvUnit):
     """Runs the connections that one image needs; strength goes into the weights.
 
-    Its forms: *heads*, a small convolution a head on the channels that it reads, gathered, perhaps
-    *in bands* of pixels; *whole*, one convolution on all that is there, for maps that are costlier
-    to gather than to convolve. All leave out filters whose outputs are not needed.
+    Its forms: *heads*, a small convolution a head on the channels that it reads, gathered; *whole*,
+    one convolution on all that is there, for maps that are costlier to gather than to convolve.
+    Both leave out filters whose outputs are not needed.
 
     groups: ``[K]``, the head of each filter.
     """
@@ -61,18 +61,13 @@ class GatedConv(ConvUnit):
         def run(form: str, out: Tensor | None) -> FeatureMap:
             if form == 'whole':
                 return self._whole(x, gate, rows, out)
-            heads = self._heads(gate, rows)
-            how = heads.run if form == 'heads' else heads.run_in_bands
-            return how(x, self.in_channels, out, self.memory)
+            return self._heads(gate, rows).run(x, self.in_channels, out, self.memory)
 
         def load() -> float:
             filters = 1.0 if rows is None else len(rows) / self.out_channels
             return filters * float(gate.mask[0].mean())
 
-        forms = ['heads', 'whole']
-        if can_run_in_bands(x.data, self.weight, self.geometry):
-            forms.append('heads in bands')
-        return run(self.forms.choose(x.data, forms, run, out, load), out)
+        return run(self.forms.choose(x.data, ('heads', 'whole'), run, out, load), out)
 
     def run_batch(
         self, x: FeatureMap, gate: Gate, needed: Tensor | None, out: Tensor | None

@@ -1,12 +1,10 @@
 """Convolutions whose connections are the same for every image."""
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
 from ..layers import Gate
-from .bundles import Bundle, Bundles, can_run_in_bands
+from .bundles import Bundle, Bundles
 from .fastest import Fastest
 from .fused import Activation, Geometry
 from .maps import FeatureMap, gather, take_filters
@@ -14,15 +12,7 @@ from .memory import MapMemory
 from .parting import bundlings
 from .unit import ConvUnit
 
-
-class Form(NamedTuple):
-    """How filters are parted, and whether bundle by bundle or band by band.
-
-    way: None for those alone that this image's gates need.
-    """
-
-    way: int | None
-    in_bands: bool = False
+_READ = -1  # in the place of a way: the filters alone that this image's gates need
 
 
 class StaticConv(ConvUnit):
@@ -73,35 +63,35 @@ class StaticConv(ConvUnit):
         self, x: FeatureMap, gate: Gate | None, needed: Tensor | None, out: Tensor | None
     ) -> FeatureMap:
         """See :class:`Unit`."""
+        if self.geometry.groups > 1:  # a filter reads its group by position
+            x = FeatureMap(x.in_order(self.in_channels, self.memory))
         tried = {}  # of these, the fastest is kept
         rows = None if needed is None or not self._can_skip() else needed.nonzero()[:, 0]
 
-        def run(form: Form, out: Tensor | None) -> FeatureMap:
-            if form.way is None:
+        def run(way: int, out: Tensor | None) -> FeatureMap:
+            if way == _READ:
                 return self._some(rows).run(x, self.in_channels, out, self.memory)
-            bundles = self._kept.get(form.way) or tried.get(form.way)
+            bundles = self._kept.get(way) or tried.get(way)
             if bundles is None:
-                bundles = tried[form.way] = self._bundles(form.way)
-            if form.in_bands:
-                return bundles.run_in_bands(x, self.in_channels, out, self.memory)
+                bundles = tried[way] = self._bundles(way)
             return bundles.run(x, self.in_channels, out, self.memory)
 
-        forms = self._forms(x)
+        ways = list(range(len(self._ways())))
         if rows is not None and len(rows) < self.out_channels:
-            forms.append(Form(None))
+            ways.append(_READ)
         load = 1.0 if rows is None else len(rows) / self.out_channels
-        form = self.forms.choose(x.data, forms, run, out, lambda: load)
-        y = run(form, out)
-        if form.way is not None:
-            self._kept[form.way] = self._kept.get(form.way) or tried[form.way]
+        way = self.forms.choose(x.data, ways, run, out, lambda: load)
+        y = run(way, out)
+        if way != _READ:
+            self._kept[way] = self._kept.get(way) or tried[way]
         return y
 
-    def describe(self, form: Form) -> str:
+    def describe(self, way: int) -> str:
         """A form in words."""
-        if form.way is None:
+        if way == _READ:
             return 'filters that are read'
-        number = len(self._ways()[form.way].unique())
-        return f'{number} bundle{"s" if number > 1 else ""}{" in bands" if form.in_bands else ""}'
+        number = len(self._ways()[way].unique())
+        return f'{number} bundle{"s" if number > 1 else ""}'
 
     def _can_skip(self) -> bool:
         """Whether filters that an image doesn't need can be left out for it."""
@@ -111,13 +101,6 @@ class StaticConv(ConvUnit):
     def _some(self, rows: Tensor) -> Bundles:
         bundle = Bundle(None, take_filters(self.weight, rows), self.bias.index_select(0, rows))
         return Bundles([bundle], rows, self.geometry, self.activation)
-
-    def _forms(self, x: FeatureMap) -> list[Form]:
-        forms = [Form(way) for way in range(len(self._ways()))]
-        in_bands = self.connected is not None and can_run_in_bands(
-            x.data, self.weight, self.geometry
-        )
-        return forms + [form._replace(in_bands=True) for form in forms if in_bands]
 
     def _bundles(self, way: int) -> Bundles:
         labels, bundles, rows = self._ways()[way], [], []

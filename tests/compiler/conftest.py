@@ -29,15 +29,12 @@ def many_bundles(monkeypatch):
 
 @pytest.fixture
 def convolved(monkeypatch):
-    """The shapes of the weights that compact layers convolve with, one after the other.
-
-    ``[K, C]`` where it is a product of matrices.
-    """
+    """The shapes of the weights that compact layers convolve with, one after the other."""
     from mmdet_groupconv.compiler import bundles, gated, unit
 
     shapes = []
     for module in (bundles, gated, unit):
-        for name, position in (('convolve', 1), ('convolve_onto', 2), ('matmul', 1)):
+        for name, position in (('convolve', 1), ('convolve_onto', 2)):
             original = getattr(module, name, None)
             if original is None:
                 continue

@@ -1,4 +1,4 @@
-"""Bundles compute what each of their filters does, whole or band by band."""
+"""Bundles compute what each of their filters does."""
 
 import copy
 import pickle
@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mmdet_groupconv.compiler import bundles
-from mmdet_groupconv.compiler.bundles import Bundle, Bundles, can_run_in_bands
+from mmdet_groupconv.compiler.bundles import Bundle, Bundles
 from mmdet_groupconv.compiler.fused import NONE, RELU, RELU6, Geometry
 from mmdet_groupconv.compiler.maps import FeatureMap
 from mmdet_groupconv.compiler.memory import MapMemory
@@ -19,7 +19,6 @@ POINTS = Geometry((1, 1), (0, 0), (1, 1))  # of 1x1 filters
 ACTIVATIONS = {NONE: lambda y: y, RELU: lambda y: y.clamp(min=0), RELU6: lambda y: y.clamp(0, 6)}
 TOLERANCE = {torch.float32: dict(rtol=1e-4, atol=1e-4), torch.float64: dict(rtol=1e-9, atol=1e-9)}
 several = settings(max_examples=40, deadline=None, derandomize=True)
-either_way = pytest.mark.parametrize('how', ['run', 'run_in_bands'])
 
 
 def channels_last(x):
@@ -29,12 +28,12 @@ def channels_last(x):
 class Case:
     """Bundles and a map that were drawn, and the outputs by definition, before the activation."""
 
-    def __init__(self, data, how):
+    def __init__(self, data):
         self.data = data
         torch.manual_seed(self.draw(0, 99))
         self.dtype = data.draw(st.sampled_from([torch.float32, torch.float64]))
-        self.total, self.band = self.draw(1, 6), self.draw(1, 60)
-        kernel, self.geometry = self._window(how)
+        self.total = self.draw(1, 6)
+        kernel, self.geometry = self._window()
         self.activation = data.draw(st.sampled_from(list(ACTIVATIONS)))
         self.parts = [self._bundle(kernel) for _ in range(self.draw(1, 3))]
         self.filters = sum(len(part.bias) for part in self.parts)
@@ -49,8 +48,8 @@ class Case:
     def draw(self, low, high):
         return self.data.draw(st.integers(low, high))
 
-    def _window(self, how):
-        if how == 'run_in_bands' or self.data.draw(st.booleans()):
+    def _window(self):
+        if self.data.draw(st.booleans()):
             return (1, 1), POINTS
         kernel = self.draw(1, 3), self.draw(1, 3)
         padding = self.draw(0, kernel[0] - 1), self.draw(0, kernel[1] - 1)
@@ -88,57 +87,51 @@ class Case:
     def expected(self, out=0):
         return ACTIVATIONS[self.activation](self.plain + out).to(self.dtype)
 
-    def run(self, how, x=None, out=None):
+    def run(self, x=None, out=None):
         x = FeatureMap(self.x) if x is None else x
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(bundles, '_BAND', self.band)
-            return getattr(self.bundles, how)(x, self.total, out, MapMemory())
+        return self.bundles.run(x, self.total, out, MapMemory())
 
     def check(self, found, expected):
         torch.testing.assert_close(found, expected, **TOLERANCE[self.dtype])
 
 
-@either_way
 @several
 @given(data=st.data())
-def test_outputs_equal_the_definition(how, data):
-    case = Case(data, how)
-    y = case.run(how)
+def test_outputs_equal_the_definition(data):
+    case = Case(data)
+    y = case.run()
     assert y.channels is case.order
     case.check(y.in_order(case.filters, MapMemory()), case.expected())
 
 
-@either_way
 @several
 @given(data=st.data())
-def test_outputs_are_added_in_place(how, data):
-    case = Case(data, how)
+def test_outputs_are_added_in_place(data):
+    case = Case(data)
     out = case.a_sum()
     expected = case.expected(out)
-    y = case.run(how, out=out)
+    y = case.run(out=out)
     assert y.data.data_ptr() == out.data_ptr()
     assert y.channels is None
     case.check(out, expected)
 
 
-@either_way
 @several
 @given(data=st.data())
-def test_what_is_added_onto_may_have_any_layout(how, data):
-    case = Case(data, how)
+def test_what_is_added_onto_may_have_any_layout(data):
+    case = Case(data)
     out = case.a_sum().contiguous()
     expected = case.expected(out)
-    y = case.run(how, out=out)
+    y = case.run(out=out)
     assert y.data.data_ptr() == out.data_ptr()
     case.check(out, expected)
 
 
-@either_way
 @pytest.mark.parametrize('added', [False, True])
 @several
 @given(data=st.data())
-def test_the_map_may_be_in_any_order_and_lack_channels_that_nobody_reads(how, added, data):
-    case = Case(data, how)
+def test_the_map_may_be_in_any_order_and_lack_channels_that_nobody_reads(added, data):
+    case = Case(data)
     read = {
         channel
         for part in case.parts
@@ -148,18 +141,17 @@ def test_the_map_may_be_in_any_order_and_lack_channels_that_nobody_reads(how, ad
     there = torch.tensor([c for c in order if c in read or data.draw(st.booleans())])
     out = case.a_sum() if added else None
     expected = case.expected(out if added else 0)
-    y = case.run(how, FeatureMap(channels_last(case.x[:, there]), there), out)
+    y = case.run(FeatureMap(channels_last(case.x[:, there]), there), out)
     case.check(y.in_order(case.filters, MapMemory()), expected)
 
 
-@either_way
 @pytest.mark.parametrize('added', [False, True])
 @several
 @given(data=st.data())
-def test_the_map_is_left_as_it_was(how, added, data):
-    case = Case(data, how)
+def test_the_map_is_left_as_it_was(added, data):
+    case = Case(data)
     before = case.x.clone()
-    case.run(how, out=case.a_sum() if added else None)
+    case.run(out=case.a_sum() if added else None)
     assert torch.equal(case.x, before)
 
 
@@ -183,33 +175,11 @@ def arguments(function, monkeypatch):
     return calls
 
 
-@pytest.mark.parametrize('added', [False, True])
-@pytest.mark.parametrize(
-    ('band', 'channels', 'sizes'),
-    [
-        (40, 4, [5] * 8 + [2]),  # 8 filters, 42 pixels
-        (40, 20, [2] * 21),
-        (7, 4, [1] * 42),
-        (8 * 42, 4, [42]),
-    ],
-)
-def test_a_band_has_as_many_values_as_it_may(band, channels, sizes, added, monkeypatch):
-    monkeypatch.setattr(bundles, '_BAND', band)
-    calls = arguments('matmul', monkeypatch)
-    parts = Bundles([a_bundle(8, None, channels)], None, POINTS, RELU)
-    out = channels_last(torch.zeros(1, 8, 6, 7)) if added else None
-    parts.run_in_bands(FeatureMap(a_map(channels)), channels, out, MapMemory())
-    assert [len(rows) for rows, *_ in calls] == sizes
-
-
-@pytest.mark.parametrize(('how', 'function'), [('run', 'convolve'), ('run_in_bands', 'matmul')])
-def test_weights_are_put_in_another_order_where_all_that_is_there_is_read(
-    how, function, monkeypatch
-):
-    calls = arguments(function, monkeypatch)
+def test_weights_are_put_in_another_order_where_all_that_is_there_is_read(monkeypatch):
+    calls = arguments('convolve', monkeypatch)
     data, there = a_map(3), torch.tensor([4, 0, 2])
     parts = Bundles([a_bundle(5, torch.tensor([0, 2, 4]), 3)], None, POINTS, RELU)
-    getattr(parts, how)(FeatureMap(data, there), 6, None, MapMemory())
+    parts.run(FeatureMap(data, there), 6, None, MapMemory())
     assert [read.data_ptr() for read, *_ in calls] == [data.data_ptr()]
 
 
@@ -221,39 +191,13 @@ def test_one_bundle_is_added_by_the_convolution_itself(monkeypatch):
     assert [(call[0], call[-1]) for call in calls] == [(out, RELU6)]
 
 
-@either_way
 @pytest.mark.parametrize('number', [1, 2])
-def test_outputs_are_in_the_pools_memory(how, number, all_maps_are_large):
+def test_outputs_are_in_the_pools_memory(number, all_maps_are_large):
     memory = MapMemory()
     parts = Bundles([a_bundle(5, torch.tensor([1, 2]), 2)] * number, None, POINTS, RELU)
-    y = getattr(parts, how)(FeatureMap(a_map(3)), 3, None, memory).data
+    y = parts.run(FeatureMap(a_map(3)), 3, None, memory).data
     assert y.data_ptr() in [buffer.ctypes.data for buffer in memory._buffers]
     assert y.is_contiguous(memory_format=torch.channels_last)
-
-
-@pytest.mark.parametrize(
-    ('kernel', 'changes', 'can'),
-    [
-        ((1, 1), dict(), True),
-        ((1, 1), dict(dilation=(2, 2)), True),
-        ((3, 3), dict(), False),
-        ((1, 3), dict(), False),
-        ((3, 1), dict(), False),
-        ((1, 1), dict(stride=(2, 1)), False),
-        ((1, 1), dict(stride=(1, 2)), False),
-        ((1, 1), dict(padding=(1, 0)), False),
-        ((1, 1), dict(padding=(0, 1)), False),
-        ((1, 1), dict(groups=2), False),
-    ],
-    ids=str,
-)
-def test_only_1x1_filters_that_see_each_pixel_once_can_run_in_bands(kernel, changes, can):
-    weight = torch.zeros(4, 4 // changes.get('groups', 1), *kernel)
-    assert can_run_in_bands(a_map(4), weight, POINTS._replace(**changes)) is can
-
-
-def test_only_maps_on_cpus_can_run_in_bands():
-    assert not can_run_in_bands(a_map(4).to('meta'), torch.zeros(4, 4, 1, 1), POINTS)
 
 
 def lasting_bundles():

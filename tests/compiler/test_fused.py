@@ -20,7 +20,6 @@ from mmdet_groupconv.compiler.fused import (
     convolve,
     convolve_onto,
     has_fused_calls,
-    matmul,
     output_shape,
 )
 from mmdet_groupconv.compiler.memory import MapMemory
@@ -117,58 +116,11 @@ def test_large_maps_are_written_to_the_pools_memory(activation, all_maps_are_lar
     assert memory.empty(x, expected.shape).data_ptr() == place
 
 
-@each_activation
-@several
-@given(
-    pixels=st.integers(1, 20),
-    channels=st.integers(1, 9),
-    filters=st.integers(1, 9),
-    dtype=st.sampled_from([torch.float32, torch.float64]),
-)
-def test_a_product_of_matrices_and_its_activation(activation, pixels, channels, filters, dtype):
-    torch.manual_seed(0)
-    x, weight = torch.randn(pixels, channels), 4 * torch.randn(filters, channels)
-    x, weight, bias = (y.to(dtype) for y in (x, weight, torch.randn(filters)))
-    expected = CALLS[activation](F.linear(x, weight, bias))
-    torch.testing.assert_close(matmul(x, weight, bias, activation), expected, **TOLERANCE[dtype])
-
-
-@pytest.fixture
-def linear_calls(monkeypatch):
-    """What oneDNN's product is called with."""
-    calls, original = [], fused._LINEAR
-
-    def spy(*args):
-        calls.append(args)
-        return original(*args)
-
-    monkeypatch.setattr(fused, '_LINEAR', spy)
-    return calls
-
-
-@each_activation
-def test_a_product_and_its_activation_are_one_call(activation, linear_calls):
-    matmul(torch.zeros(5, 3), torch.zeros(2, 3), torch.zeros(2), activation)
-    assert [call[3] for call in linear_calls] == [activation.name]
-
-
-@each_activation
-@pytest.mark.parametrize('lacks', ['_CONV', '_LINEAR'])
-def test_without_fused_calls_products_are_the_same(lacks, activation, linear_calls, monkeypatch):
-    monkeypatch.setattr(fused, lacks, None)
-    torch.manual_seed(0)
-    x, weight, bias = torch.randn(5, 3), 4 * torch.randn(7, 3), torch.randn(7)
-    found = matmul(x, weight, bias, activation)
-    assert torch.equal(found, CALLS[activation](F.linear(x, weight, bias)))
-    assert linear_calls == []
-
-
 def test_this_pytorch_has_the_fused_calls():
     if not torch.backends.mkldnn.is_available():
         pytest.skip('PyTorch without oneDNN')
     assert has_fused_calls(torch.zeros(1))
     assert has_fused_calls(torch.zeros(1).bfloat16())
-    assert fused._LINEAR is not None
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from mmdet_groupconv.compiler.maps import FeatureMap
 from mmdet_groupconv.compiler.memory import MapMemory
 from mmdet_groupconv.layers import DGCConv2d, Gate, MSGCConv2d
 
-FORMS = {'heads': 0, 'whole': 1, 'heads in bands': 2}
+FORMS = {'heads': 0, 'whole': 1}
 TOLERANCE = {torch.float32: dict(rtol=1e-4, atol=1e-4), torch.float64: dict(rtol=1e-9, atol=1e-9)}
 POINTS = Geometry((1, 1), (0, 0), (1, 1))  # of 1x1 filters
 several = settings(max_examples=60, deadline=None, derandomize=True)
@@ -137,11 +137,9 @@ def test_reads_what_heads_with_a_needed_filter_read(data):
     assert torch.equal(case.layer.reads(case.gate, needed), expected)
 
 
-def a_layer(form):
-    in_bands = form == 'heads in bands'
-    geometry = POINTS if in_bands else POINTS._replace(padding=(1, 1))
-    weight = torch.randn(8, 6, 1, 1) if in_bands else torch.randn(8, 6, 3, 3)
-    return GatedConv(weight, torch.randn(8), geometry, RELU, torch.arange(8) // 4)
+def a_layer():
+    geometry = POINTS._replace(padding=(1, 1))
+    return GatedConv(torch.randn(8, 6, 3, 3), torch.randn(8), geometry, RELU, torch.arange(8) // 4)
 
 
 MASK = torch.tensor([[[1.0, 1, 1, 0, 0, 0], [0, 0, 0, 0, 1, 1]]])
@@ -151,29 +149,21 @@ def a_map():
     return torch.randn(1, 6, 5, 5).contiguous(memory_format=torch.channels_last)
 
 
-by_heads = pytest.mark.parametrize(
-    ('form', 'kernel'), [('heads', (3, 3)), ('heads in bands', ())], ids=['whole', 'in bands']
-)
+def test_heads_convolve_the_channels_that_they_read_alone(take_form, convolved):
+    take_form(a_layer(), FORMS['heads'])(FeatureMap(a_map()), Gate(MASK), None, None)
+    assert convolved == [(4, 3, 3, 3), (4, 2, 3, 3)]
 
 
-@by_heads
-def test_heads_convolve_the_channels_that_they_read_alone(form, kernel, take_form, convolved):
-    take_form(a_layer(form), FORMS[form])(FeatureMap(a_map()), Gate(MASK), None, None)
-    assert convolved == [(4, 3, *kernel), (4, 2, *kernel)]
-
-
-@by_heads
-def test_heads_convolve_the_filters_that_are_needed_alone(form, kernel, take_form, convolved):
+def test_heads_convolve_the_filters_that_are_needed_alone(take_form, convolved):
     needed = torch.tensor([True, True, False, True, False, False, True, False])
-    take_form(a_layer(form), FORMS[form])(FeatureMap(a_map()), Gate(MASK), needed, None)
-    assert convolved == [(3, 3, *kernel), (1, 2, *kernel)]
+    take_form(a_layer(), FORMS['heads'])(FeatureMap(a_map()), Gate(MASK), needed, None)
+    assert convolved == [(3, 3, 3, 3), (1, 2, 3, 3)]
 
 
-@by_heads
-def test_heads_that_nobody_needs_do_not_convolve(form, kernel, take_form, convolved):
+def test_heads_that_nobody_needs_do_not_convolve(take_form, convolved):
     needed = torch.tensor([False] * 4 + [True] * 4)
-    take_form(a_layer(form), FORMS[form])(FeatureMap(a_map()), Gate(MASK), needed, None)
-    assert convolved == [(4, 2, *kernel)]
+    take_form(a_layer(), FORMS['heads'])(FeatureMap(a_map()), Gate(MASK), needed, None)
+    assert convolved == [(4, 2, 3, 3)]
 
 
 def test_a_map_that_heads_read_in_full_is_not_gathered(take_form, monkeypatch):
@@ -185,28 +175,28 @@ def test_a_map_that_heads_read_in_full_is_not_gathered(take_form, monkeypatch):
 
     monkeypatch.setattr(bundles, 'convolve', spy)
     gate = Gate(torch.ones_like(MASK))
-    take_form(a_layer('heads'), FORMS['heads'])(FeatureMap(x), gate, None, None)
+    take_form(a_layer(), FORMS['heads'])(FeatureMap(x), gate, None, None)
     assert read == [x.data_ptr()] * 2
 
 
 def test_the_whole_convolves_what_is_there_and_needed(take_form, convolved):
     needed, there = torch.tensor([True, False] * 4), torch.tensor([5, 0, 1, 2, 4])
     x = FeatureMap(a_map()[:, there], there)
-    take_form(a_layer('whole'), FORMS['whole'])(x, Gate(MASK), needed, None)
+    take_form(a_layer(), FORMS['whole'])(x, Gate(MASK), needed, None)
     assert convolved == [(4, 5, 3, 3)]
 
 
 @each_form
 @pytest.mark.parametrize('added', [False, True])
 def test_closed_gates_leave_the_bias(form, added, take_form):
-    layer, out = take_form(a_layer(form), FORMS[form]), torch.zeros(1, 8, 5, 5) if added else None
+    layer, out = take_form(a_layer(), FORMS[form]), torch.zeros(1, 8, 5, 5) if added else None
     y = layer(FeatureMap(a_map()), Gate(torch.zeros_like(MASK)), None, out).data
     torch.testing.assert_close(y, F.relu(layer.bias)[:, None, None].expand(1, 8, 5, 5))
 
 
 @each_form
 def test_large_maps_are_the_same(form, take_form, all_maps_are_large):
-    layer, x = take_form(a_layer(form), FORMS[form]), a_map()
+    layer, x = take_form(a_layer(), FORMS[form]), a_map()
     value = MASK[0].repeat_interleave(4, dim=0)[..., None, None]
     expected = F.relu(F.conv2d(x, layer.weight * value, layer.bias, *layer.geometry))
     y = layer(FeatureMap(x), Gate(MASK), None, None)
@@ -215,14 +205,14 @@ def test_large_maps_are_the_same(form, take_form, all_maps_are_large):
 
 @each_form
 def test_half_precision_networks_keep_their_precision(form, take_form):
-    layer, x = take_form(a_layer(form).bfloat16(), FORMS[form]), a_map().bfloat16()
+    layer, x = take_form(a_layer().bfloat16(), FORMS[form]), a_map().bfloat16()
     y = layer(FeatureMap(x), Gate(MASK), None, None)  # gates are float32 at least
     assert y.data.dtype == torch.bfloat16
 
 
-def self_gated(kind, form='heads'):
+def self_gated(kind):
     torch.manual_seed(0)
-    window = dict(kernel_size=1) if form == 'heads in bands' else dict(kernel_size=3, padding=1)
+    window = dict(kernel_size=3, padding=1)
     if kind == 'dgc':
         layer = DGCConv2d(12, 8, **window, heads=4, gate_factor=0.4)
         layer.set_progress(1)
@@ -244,7 +234,7 @@ KINDS = ['msgc', 'attention', 'ragged', 'dgc']
 @pytest.mark.parametrize('kind', KINDS)
 @torch.no_grad()
 def test_a_layer_with_its_own_gate_computes_the_same(kind, form, take_form):
-    layer, x = self_gated(kind, form), torch.randn(1, 12, 6, 6, dtype=torch.float64)
+    layer, x = self_gated(kind), torch.randn(1, 12, 6, 6, dtype=torch.float64)
     expected = layer(x)
     *before, unit = units_of(layer)
     y = FeatureMap(x)
@@ -258,7 +248,7 @@ def test_a_layer_with_its_own_gate_computes_the_same(kind, form, take_form):
 @pytest.mark.parametrize('kind', KINDS)
 @torch.no_grad()
 def test_its_input_can_come_in_another_order(kind, form, take_form):
-    unit = take_form(units_of(self_gated(kind, form))[-1], FORMS[form])
+    unit = take_form(units_of(self_gated(kind))[-1], FORMS[form])
     x = torch.randn(1, 12, 6, 6, dtype=torch.float64)
     expected = unit(FeatureMap(x), None, None, None).in_order(8, MapMemory())
     order = torch.randperm(12)

@@ -11,12 +11,11 @@ from mmdet_groupconv.compiler import static
 from mmdet_groupconv.compiler.fused import RELU, Geometry
 from mmdet_groupconv.compiler.maps import FeatureMap
 from mmdet_groupconv.compiler.memory import MapMemory
-from mmdet_groupconv.compiler.static import Form, StaticConv
+from mmdet_groupconv.compiler.static import StaticConv
 
 TOLERANCE = {torch.float32: dict(rtol=1e-4, atol=1e-4), torch.float64: dict(rtol=1e-9, atol=1e-9)}
 POINTS = Geometry((1, 1), (0, 0), (1, 1))  # of 1x1 filters
 several = settings(max_examples=60, deadline=None, derandomize=True)
-whole_or_in_bands = pytest.mark.parametrize('position', [0, -1], ids=['whole', 'in bands'])
 
 
 def draw_layer(data):
@@ -60,63 +59,69 @@ def a_map(channels, dtype, batch=2):
     return x.contiguous(memory_format=torch.channels_last)
 
 
-@whole_or_in_bands
 @several
 @given(data=st.data())
-def test_any_bundles_compute_the_convolution(position, take_form, data):
+def test_any_bundles_compute_the_convolution(take_form, data):
     layer, weight, bias, dtype = draw_layer(data)
     x = a_map(layer.in_channels, dtype)
-    y = take_form(parted(layer, data), position)(FeatureMap(x), None, None, None)
+    y = take_form(parted(layer, data), 0)(FeatureMap(x), None, None, None)
     expected = F.relu(F.conv2d(x, weight, bias, *layer.geometry))
     found = y.in_order(layer.out_channels, MapMemory())
     torch.testing.assert_close(found, expected, **TOLERANCE[dtype])
 
 
-@whole_or_in_bands
 @several
 @given(data=st.data())
-def test_any_bundles_are_added_in_place(position, take_form, data):
+def test_any_bundles_are_added_in_place(take_form, data):
     layer, weight, bias, dtype = draw_layer(data)
     x = a_map(layer.in_channels, dtype)
     y = F.conv2d(x, weight, bias, *layer.geometry)
     out = torch.randn_like(y).contiguous(memory_format=torch.channels_last)
     expected = F.relu(out + y)
-    found = take_form(parted(layer, data), position)(FeatureMap(x), None, None, out)
+    found = take_form(parted(layer, data), 0)(FeatureMap(x), None, None, out)
     assert found.data.data_ptr() == out.data_ptr()
     torch.testing.assert_close(out, expected, **TOLERANCE[dtype])
 
 
-@whole_or_in_bands
 @several
 @given(data=st.data())
-def test_the_input_may_lack_channels_that_nobody_reads(position, take_form, data):
+def test_the_input_may_lack_channels_that_nobody_reads(take_form, data):
     layer, weight, bias, dtype = draw_layer(data)
     x, reads = a_map(layer.in_channels, dtype), layer.reads(None, None)
     order = data.draw(st.permutations(range(layer.in_channels)))
     there = [c for c in order if reads[c] or data.draw(st.booleans())] or order[:1]
     there = torch.tensor(there)
-    layer = take_form(parted(layer, data), position)
+    layer = take_form(parted(layer, data), 0)
     y = layer(FeatureMap(x[:, there], there), None, None, None)
     expected = F.relu(F.conv2d(x, weight, bias, *layer.geometry))
     found = y.in_order(layer.out_channels, MapMemory())
     torch.testing.assert_close(found, expected, **TOLERANCE[dtype])
 
 
-@whole_or_in_bands
 @several
 @given(data=st.data())
-def test_outputs_that_are_left_after_dropping_are_the_same(position, take_form, data):
+def test_outputs_that_are_left_after_dropping_are_the_same(take_form, data):
     layer, weight, bias, dtype = draw_layer(data)
     needed = torch.tensor([data.draw(st.booleans()) for _ in range(layer.out_channels)])
     needed[data.draw(st.integers(0, layer.out_channels - 1))] = True
     layer.drop(needed)
     assert len(layer.weight) == len(layer.bias) == int(needed.sum())
     x = a_map(layer.in_channels, dtype)
-    y = take_form(parted(layer, data), position)(FeatureMap(x), None, needed, None)
+    y = take_form(parted(layer, data), 0)(FeatureMap(x), None, needed, None)
     expected = F.relu(F.conv2d(x, weight, bias, *layer.geometry))
     channels = torch.arange(layer.out_channels) if y.channels is None else y.channels
     assert channels.sort().values.tolist() == needed.nonzero()[:, 0].tolist()
     torch.testing.assert_close(y.data, expected[:, channels], **TOLERANCE[dtype])
+
+
+def test_native_groups_read_their_channels_in_any_order():
+    torch.manual_seed(0)
+    geometry = POINTS._replace(groups=2)
+    layer = StaticConv(torch.randn(6, 2, 1, 1), torch.randn(6), geometry, RELU)
+    x, order = a_map(4, torch.float32), torch.tensor([2, 0, 3, 1])
+    found = layer(FeatureMap(x[:, order], order), None, None, None).data
+    expected = F.relu(F.conv2d(x, layer.weight, layer.bias, groups=2))
+    torch.testing.assert_close(found, expected, **TOLERANCE[torch.float32])
 
 
 def groups_of(filters, channels, groups):
@@ -164,18 +169,6 @@ def test_groups_are_convolved_with_their_own_channels_alone(take_form, convolved
     assert convolved == [(16, 16, 3, 3)] * 4
 
 
-def test_groups_of_1x1_filters_are_products_with_their_own_channels_alone(take_form, convolved):
-    layer = take_form(a_layer(64, 64, groups_of(64, 64, 4), kernel=1), -1)
-    layer(FeatureMap(a_map(64, torch.float32)), None, None, None)
-    assert convolved == [(16, 16)] * 4
-
-
-def test_1x1_filters_that_read_everything_are_not_run_in_bands(take_form, convolved):
-    layer = take_form(a_layer(8, 6, kernel=1), -1)
-    layer(FeatureMap(a_map(6, torch.float32)), None, None, None)
-    assert convolved == [(8, 6, 1, 1)]
-
-
 def test_the_first_way_is_one_convolution(take_form, convolved):
     layer = take_form(a_layer(64, 64, groups_of(64, 64, 4)), 0)
     layer(FeatureMap(a_map(64, torch.float32)), None, None, None)
@@ -203,17 +196,16 @@ def test_weights_of_ways_that_lost_are_not_kept(kernel, many_bundles):
     for _ in range(3):
         layer(FeatureMap(a_map(16, torch.float32)), None, None, None)
     assert len(layer._ways()) > 1
-    assert list(layer._kept) == [form.way for form in layer.forms.chosen.values()]
+    assert list(layer._kept) == list(layer.forms.chosen.values())
 
 
-def test_weights_are_made_once_for_whole_maps_and_bands(take_form, many_bundles, monkeypatch):
+def test_weights_of_a_way_are_made_once(take_form, many_bundles, monkeypatch):
     layer, x = a_layer(8, 8, groups_of(8, 8, 2), kernel=1), FeatureMap(a_map(8, torch.float32))
     expected = take_form(layer, 1)(x, None, None, None)
     assert len(layer._ways()) == 2
     monkeypatch.delattr(StaticConv, '_bundles')
-    for position in (1, -1):
-        y = take_form(layer, position)(x, None, None, None)
-        torch.testing.assert_close(y.data, expected.data, **TOLERANCE[torch.float32])
+    y = take_form(layer, 1)(x, None, None, None)
+    torch.testing.assert_close(y.data, expected.data, **TOLERANCE[torch.float32])
 
 
 def test_weights_take_no_memory_from_the_pool(all_maps_are_large):
@@ -237,7 +229,7 @@ def test_all_filters_are_there_where_an_image_alone_needed_some():
     x = torch.randn(1, 4, 6, 6).contiguous(memory_format=torch.channels_last)
     needed = torch.arange(8) != 3  # more than three quarters: remembered as if all were
     key = x.device.type, x.dtype, (x.numel() // 4).bit_length(), 4
-    layer.forms.chosen[key] = Form(None)
+    layer.forms.chosen[key] = static._READ
     assert layer(FeatureMap(x), None, needed, None).data.size(1) == 7
     y = layer(FeatureMap(x), None, None, None)
     torch.testing.assert_close(y.data, F.relu(F.conv2d(x, layer.weight, layer.bias)))
