@@ -88,29 +88,36 @@ def used(monkeypatch):
     return calls
 
 
-@pytest.mark.parametrize('assign_kind', ASSIGNS)
-@pytest.mark.parametrize('geometry', GEOMETRIES)
-@pytest.mark.parametrize('form', FORMS)
-def test_equals_the_definition_with_a_gate_an_image(form, geometry, assign_kind):
+def equals_the_definition(form, geometry, assign_kind, gate_batch):
     torch.manual_seed(0)
+    case = form, geometry
     (filters, size), (kernel, *geometry) = FORMS[form], GEOMETRIES[geometry]
     assign, groups, group = make_assign(assign_kind, filters)
-    x, weight, gate, bias = make_inputs(filters, size, kernel, groups, 2)
+    x, weight, gate, bias = make_inputs(filters, size, kernel, groups, gate_batch)
     y = grouped_conv2d(x, weight, gate, assign, bias, *geometry)
     expected = reference(x, weight, gate, group, bias, *geometry)
-    torch.testing.assert_close(y.double(), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        y.double(), expected, atol=1e-5, rtol=1e-5, msg=lambda text: f'{case}: {text}'
+    )
 
 
 @pytest.mark.parametrize('assign_kind', ASSIGNS)
-@pytest.mark.parametrize('geometry', GEOMETRIES)
-def test_equals_the_definition_with_one_gate_for_every_image(geometry, assign_kind):
-    torch.manual_seed(0)
-    (filters, size), (kernel, *geometry) = FORMS['folded'], GEOMETRIES[geometry]
-    assign, groups, group = make_assign(assign_kind, filters)
-    x, weight, gate, bias = make_inputs(filters, size, kernel, groups, 1)
-    y = grouped_conv2d(x, weight, gate, assign, bias, *geometry)
-    expected = reference(x, weight, gate, group, bias, *geometry)
-    torch.testing.assert_close(y.double(), expected, atol=1e-5, rtol=1e-5)
+def test_equals_the_definition_with_a_gate_an_image(assign_kind):
+    for form, geometry in product(FORMS, GEOMETRIES):
+        equals_the_definition(form, geometry, assign_kind, gate_batch=2)
+
+
+@pytest.mark.parametrize('assign_kind', ASSIGNS)
+def test_equals_the_definition_with_one_gate_for_every_image(assign_kind):
+    for geometry in GEOMETRIES:
+        equals_the_definition('folded', geometry, assign_kind, gate_batch=1)
+
+
+@pytest.mark.parametrize('form', FORMS)
+def test_equals_the_definition_where_nothing_is_to_be_learnt(form):
+    for assign_kind in ASSIGNS:
+        with torch.no_grad():
+            equals_the_definition(form, 'all unequal', assign_kind, gate_batch=2)
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
@@ -123,7 +130,10 @@ def test_value_and_gradients_equal_the_definitions_for_any_shape(data):
     batch, channels, heads = draw(1, 3), draw(1, 4), draw(1, 3)
     filters, kernel = heads * draw(1, 4), (draw(1, 3), draw(1, 3))
     size = draw(kernel[0], 6), draw(kernel[1], 6)
-    geometry = (draw(1, 3), draw(1, 3)), (draw(0, 2), draw(0, 2))  # stride and padding
+    sides = zip(size, kernel, strict=True)
+    stride, padding = (draw(1, 3), draw(1, 3)), (draw(0, 2), draw(0, 2))
+    dilation = tuple(draw(1, 1 if k == 1 else (side - 1) // (k - 1)) for side, k in sides)
+    geometry = stride, padding, dilation  # as far as the map goes
     kind = data.draw(st.sampled_from(['heads', 'interleaved', 'ragged', 'one-hot']))
     if kind == 'heads':
         assign, group = None, [k // (filters // heads) for k in range(filters)]
@@ -160,27 +170,23 @@ def test_value_and_gradients_equal_the_definitions_for_any_shape(data):
         torch.testing.assert_close(ours, definitions)
 
 
-@pytest.mark.parametrize('gate_batch', [1, 2])
-@pytest.mark.parametrize('assign_kind', ['2 heads', 'interleaved', 'ragged', 'one-hot'])
-@pytest.mark.parametrize('geometry', ['1x1', 'strided', 'all unequal'])
 @pytest.mark.parametrize('form', FORMS)
-def test_gradients_of_every_float_argument(form, geometry, assign_kind, gate_batch):
+@pytest.mark.parametrize('assign_kind', ['2 heads', 'interleaved', 'ragged', 'one-hot'])
+def test_gradients_are_those_of_small_steps(form, assign_kind):
     torch.manual_seed(0)
-    # As in FORMS but small: 4*4*3*3 = 144 <= 2*9*8 folds, 4*10*1*1 > 4*2*1 does not.
-    filters, size = {'folded': (4, (9, 8)), 'features': (10, (2, 1))}[form]
-    kernel, stride, padding, dilation = GEOMETRIES[geometry]
-    if geometry == 'all unequal':
-        padding = (2, 1)
+    # As in FORMS but small: 4*4*3*2 = 96 <= 2*9*8 folds, 4*10*3*2 > 4*3*3*2 does not.
+    filters, size = {'folded': (4, (9, 8)), 'features': (10, (3, 3))}[form]
+    kernel, *geometry = GEOMETRIES['all unequal']
     assign, groups, _ = make_assign(assign_kind, filters)
-    x, weight, gate, bias = make_inputs(filters, size, kernel, groups, gate_batch, torch.float64)
+    x, weight, gate, bias = make_inputs(filters, size, kernel, groups, 2, torch.float64)
     learned = [tensor.requires_grad_() for tensor in (x, weight, gate, bias)]
     if assign_kind == 'one-hot':
         learned.append(assign.double().requires_grad_())
 
     def call(x, weight, gate, bias, matrix=assign):
-        return grouped_conv2d(x, weight, gate, matrix, bias, stride, padding, dilation)
+        return grouped_conv2d(x, weight, gate, matrix, bias, *geometry)
 
-    assert torch.autograd.gradcheck(call, learned)
+    assert torch.autograd.gradcheck(call, learned, fast_mode=True)
 
 
 @pytest.mark.parametrize(
@@ -197,13 +203,14 @@ def test_gradients_of_every_float_argument(form, geometry, assign_kind, gate_bat
         ('features', 'one-hot', '_folded'),  # the only form that reaches the matrix
     ],
 )
-@pytest.mark.parametrize('geometry', GEOMETRIES)
-def test_the_smaller_tensor_is_the_one_multiplied(used, form, geometry, assign_kind, expected):
-    (filters, size), (kernel, *geometry) = FORMS[form], GEOMETRIES[geometry]
+def test_the_smaller_tensor_is_the_one_multiplied(used, form, assign_kind, expected):
+    filters, size = FORMS[form]
     assign, groups, _ = make_assign(assign_kind, filters)
-    x, weight, gate, bias = make_inputs(filters, size, kernel, groups, 2)
-    grouped_conv2d(x, weight, gate, assign, bias, *geometry)
-    assert used[0] == expected
+    for name, (kernel, *geometry) in GEOMETRIES.items():
+        used.clear()
+        x, weight, gate, bias = make_inputs(filters, size, kernel, groups, 2)
+        grouped_conv2d(x, weight, gate, assign, bias, *geometry)
+        assert used[0] == expected, name
 
 
 @pytest.mark.parametrize(('kind', 'further'), [('interleaved', ['_equal_heads']), ('ragged', [])])
@@ -215,33 +222,22 @@ def test_groups_of_one_size_are_one_convolution_in_any_order(used, kind, further
     assert used[1:] == further
 
 
-@pytest.mark.parametrize(('width', 'expected'), [(23, '_equal_heads'), (24, '_folded')])
-def test_folding_starts_where_features_are_four_times_the_weights(used, width, expected):
+@pytest.mark.parametrize(
+    ('stride', 'width'),
     # 2*3*3 = 18 weights a channel, 1*3*24 = 72 features
-    grouped_conv2d(torch.ones(2, 3, 3, width), torch.ones(2, 3, 3, 3), torch.ones(2, 1, 3))
-    assert used == [expected]
+    # with a stride of (2, 2), features count four times: 1*3*6*4 = 72
+    [(1, 24), (2, 6)],
+)
+def test_folding_starts_where_features_are_four_times_the_weights(used, stride, width):
+    for size in (width - 1, width):
+        x, weight, gate = torch.ones(2, 3, 3, size), torch.ones(2, 3, 3, 3), torch.ones(2, 1, 3)
+        grouped_conv2d(x, weight, gate, stride=stride)
+    assert used == ['_equal_heads', '_folded']
 
 
 def test_one_gate_for_every_image_needs_neither_form(used):
     grouped_conv2d(torch.ones(2, 3, 4, 4), torch.ones(2, 3, 1, 1), torch.ones(1, 2, 3))
     assert used == []
-
-
-@pytest.mark.parametrize('assign_kind', ['1 head', '3 heads', 'interleaved', 'ragged'])
-@pytest.mark.parametrize('geometry', GEOMETRIES)
-def test_both_forms_agree(geometry, assign_kind):
-    torch.manual_seed(0)
-    kernel, stride, padding, dilation = GEOMETRIES[geometry]
-    geometry = [v if isinstance(v, tuple) else (v, v) for v in (stride, padding, dilation)]
-    assign, groups, _ = make_assign(assign_kind, 6)
-    x, weight, gate, bias = make_inputs(6, (5, 6), kernel, groups, 2, torch.float64)
-    folded = functional._folded(x, weight, connection(gate, assign, 6), bias, geometry)
-    if assign is None:
-        features = functional._equal_heads(x, weight, gate, bias, geometry)
-    else:
-        sizes = functional._count_filters(assign, groups)
-        features = functional._groups_in_any_order(x, weight, gate, assign, bias, geometry, sizes)
-    torch.testing.assert_close(features, folded)
 
 
 @pytest.mark.parametrize('form', FORMS)
@@ -256,47 +252,45 @@ def test_channels_last_input_and_weight_give_the_same(form):
     )
 
 
-@pytest.mark.parametrize('gate_batch', [1, 2])
-@pytest.mark.parametrize('assign_kind', ASSIGNS)
-@pytest.mark.parametrize('form', FORMS)
-def test_closed_gate_gives_the_bias_alone(form, assign_kind, gate_batch):
-    torch.manual_seed(0)
-    filters, size = FORMS[form]
-    assign, groups, _ = make_assign(assign_kind, filters)
-    x, weight, _, bias = make_inputs(filters, size, (3, 3), groups, 2)
-    gate = torch.zeros(gate_batch, groups, CHANNELS)
-    y = grouped_conv2d(x, weight, gate, assign, bias, 1, 1)
-    assert torch.equal(y, bias[:, None, None].expand_as(y))
+EVERY_WAY = list(product(FORMS, ASSIGNS, [1, 2]))  # the last one: gates
 
 
-@pytest.mark.parametrize('gate_batch', [1, 2])
-@pytest.mark.parametrize('assign_kind', ASSIGNS)
-@pytest.mark.parametrize('form', FORMS)
-def test_open_gate_equals_the_dense_convolution(form, assign_kind, gate_batch):
-    torch.manual_seed(0)
-    filters, size = FORMS[form]
-    assign, groups, _ = make_assign(assign_kind, filters)
-    x, weight, _, bias = make_inputs(filters, size, (3, 3), groups, 2)
-    y = grouped_conv2d(x, weight, torch.ones(gate_batch, groups, CHANNELS), assign, bias, 2, 1)
-    torch.testing.assert_close(y, F.conv2d(x, weight, bias, 2, 1), atol=1e-5, rtol=1e-5)
+def test_closed_gate_gives_the_bias_alone():
+    for case in EVERY_WAY:
+        form, assign_kind, gate_batch = case
+        filters, size = FORMS[form]
+        assign, groups, _ = make_assign(assign_kind, filters)
+        x, weight, _, bias = make_inputs(filters, size, (3, 3), groups, 2)
+        gate = torch.zeros(gate_batch, groups, CHANNELS)
+        y = grouped_conv2d(x, weight, gate, assign, bias, 1, 1)
+        assert torch.equal(y, bias[:, None, None].expand_as(y)), case
 
 
-@pytest.mark.parametrize('heads', [2, 4])
+def test_open_gate_equals_the_dense_convolution():
+    for case in EVERY_WAY:
+        form, assign_kind, gate_batch = case
+        filters, size = FORMS[form]
+        assign, groups, _ = make_assign(assign_kind, filters)
+        x, weight, _, bias = make_inputs(filters, size, (3, 3), groups, 2)
+        y = grouped_conv2d(x, weight, torch.ones(gate_batch, groups, CHANNELS), assign, bias, 2, 1)
+        assert torch.allclose(y, F.conv2d(x, weight, bias, 2, 1), atol=1e-5, rtol=1e-5), case
+
+
 @pytest.mark.parametrize('size', [(9, 9), (1, 1)], ids=['folded', 'features'])
-def test_heads_that_read_their_own_block_equal_torch_groups(size, heads):
-    torch.manual_seed(0)
-    x, weight = torch.randn(2, 8, *size), torch.randn(12, 8, 3, 3)
-    channels, filters = 8 // heads, 12 // heads
-    gate = torch.eye(heads).repeat_interleave(channels, dim=1).expand(2, heads, 8)
-    packed = torch.cat(  # what torch stores for groups=heads: [12, 8 / heads, 3, 3]
-        [
-            weight[h * filters : (h + 1) * filters, h * channels : (h + 1) * channels]
-            for h in range(heads)
-        ]
-    )
-    expected = F.conv2d(x, packed, padding=1, groups=heads)
-    y = grouped_conv2d(x, weight, gate, padding=1)
-    torch.testing.assert_close(y, expected, atol=1e-5, rtol=1e-5)
+def test_heads_that_read_their_own_block_equal_torch_groups(size):
+    for heads in (2, 4):
+        x, weight = torch.randn(2, 8, *size), torch.randn(12, 8, 3, 3)
+        channels, filters = 8 // heads, 12 // heads
+        gate = torch.eye(heads).repeat_interleave(channels, dim=1).expand(2, heads, 8)
+        packed = torch.cat(  # what torch stores for groups=heads: [12, 8 / heads, 3, 3]
+            [
+                weight[h * filters : (h + 1) * filters, h * channels : (h + 1) * channels]
+                for h in range(heads)
+            ]
+        )
+        expected = F.conv2d(x, packed, padding=1, groups=heads)
+        y = grouped_conv2d(x, weight, gate, padding=1)
+        assert torch.allclose(y, expected, atol=1e-5, rtol=1e-5), heads
 
 
 def test_connection_spreads_each_group_over_its_filters():
