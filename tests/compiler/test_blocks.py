@@ -1,6 +1,7 @@
 """Blocks compute what they did, and those without a compact form are left alone."""
 
 import copy
+import itertools
 
 import pytest
 import torch
@@ -91,33 +92,34 @@ def settled(mix_gates):
     return make
 
 
-@pytest.mark.parametrize('position', [0, 1, -1])
-@pytest.mark.parametrize('stride', [1, 2])
+def assert_exact(compacted, block, x, take_form, case):
+    """In each form."""
+    expected = block(x)
+    fast = compacted(copy.deepcopy(block), owns_input=False)
+    for position in (0, 1, -1):
+        found = take_form(fast, position)(x)
+        torch.testing.assert_close(
+            found, expected, **CLOSE, msg=lambda text, p=position: f'{case}, form {p}: {text}'
+        )
+
+
 @pytest.mark.parametrize('name', RESIDUALS)
 @torch.no_grad()
-def test_residual_blocks_are_exact(name, stride, position, settled, take_form, many_bundles):
-    torch.manual_seed(0)
-    block = RESIDUALS[name](stride=stride)
-    block, x = settled(block, block.conv1.in_channels)
-    expected = block(x)
-    fast = take_form(compact_residual(copy.deepcopy(block), owns_input=False), position)
-    torch.testing.assert_close(fast(x), expected, **CLOSE)
+def test_residual_blocks_are_exact(name, settled, take_form, many_bundles):
+    for stride in (1, 2):
+        torch.manual_seed(0)
+        block = RESIDUALS[name](stride=stride)
+        block, x = settled(block, block.conv1.in_channels)
+        assert_exact(compact_residual, block, x, take_form, f'stride {stride}')
 
 
-@pytest.mark.parametrize('position', [0, 1, -1])
-@pytest.mark.parametrize(
-    'sizes',
-    [{}, dict(stride=2), dict(filters=12), dict(hidden=8), dict(hidden=8, stride=2)],
-    ids=str,
-)
 @pytest.mark.parametrize('name', INVERTED)
 @torch.no_grad()
-def test_inverted_residuals_are_exact(name, sizes, position, settled, take_form, many_bundles):
-    torch.manual_seed(0)
-    block, x = settled(INVERTED[name](**sizes), 8)
-    expected = block(x)
-    fast = take_form(compact_inverted_residual(copy.deepcopy(block), owns_input=False), position)
-    torch.testing.assert_close(fast(x), expected, **CLOSE)
+def test_inverted_residuals_are_exact(name, settled, take_form, many_bundles):
+    for sizes in ({}, dict(stride=2), dict(filters=12), dict(hidden=8), dict(hidden=8, stride=2)):
+        torch.manual_seed(0)
+        block, x = settled(INVERTED[name](**sizes), 8)
+        assert_exact(compact_inverted_residual, block, x, take_form, sizes)
 
 
 @pytest.mark.parametrize('make', [RESIDUALS['MSGC basic'], INVERTED['MSGC']])
@@ -192,11 +194,10 @@ def test_residual_blocks_without_a_compact_form(block, reason):
     ],
     ids=['squeeze and excitation', 'group norm', 'activation'],
 )
-@pytest.mark.parametrize('kind', [InvertedResidual, MSGCInvertedResidual])
-def test_inverted_residuals_without_a_compact_form(kind, kwargs, reason):
-    kwargs = {**kwargs, **(MSGC if kind is MSGCInvertedResidual else {})}
-    with pytest.raises(StaysEagerError, match=reason):
-        compact_inverted_residual(inverted(kind, **kwargs), owns_input=False)
+def test_inverted_residuals_without_a_compact_form(kwargs, reason):
+    for kind, own in ((InvertedResidual, {}), (MSGCInvertedResidual, MSGC)):
+        with pytest.raises(StaysEagerError, match=reason):
+            compact_inverted_residual(inverted(kind, **kwargs, **own), owns_input=False)
 
 
 BN, GN = dict(type='BN'), dict(type='GN', num_groups=2)
@@ -252,16 +253,14 @@ def test_conv_modules_without_a_compact_form(kwargs, reason):
 
 
 @pytest.mark.parametrize('bias', [False, True])
-@pytest.mark.parametrize('rows', [0, 1, 7])
 @torch.no_grad()
-def test_linear_layers_are_exact(rows, bias, mix_gates, many_bundles, take_form):
+def test_linear_layers_are_exact(bias, mix_gates, many_bundles, take_form):
     torch.manual_seed(0)
-    layer, x = SGCLinear(24, 10, groups=4, bias=bias), torch.randn(rows, 24, dtype=torch.float64)
-    mix_gates(layer, torch.randn(2, 24)).double()
-    for position in (0, 1, -1):
-        fast = take_form(compact_linear(layer), position)
+    layer = mix_gates(SGCLinear(24, 10, groups=4, bias=bias), torch.randn(2, 24)).double()
+    for position, rows in itertools.product((0, 1, -1), (0, 1, 7)):
+        fast, x = compact_linear(layer), torch.randn(rows, 24, dtype=torch.float64)
         assert isinstance(fast, CompactLinear)
-        torch.testing.assert_close(fast(x), layer(x), **CLOSE)
+        torch.testing.assert_close(take_form(fast, position)(x), layer(x), **CLOSE)
 
 
 def test_linear_layers_do_only_what_is_connected(take_form, many_bundles, convolved):
