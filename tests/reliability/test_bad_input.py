@@ -126,14 +126,10 @@ def refused(build, value, name):
 
 
 @pytest.mark.parametrize('case', COUNTS)
-@settings(max_examples=8, deadline=None)
-@given(value=st.sampled_from(NO_COUNTS))
-def test_what_is_no_count_is_refused_by_name(case, value):
-    init_default_scope('mmdet')
+def test_what_is_no_count_is_refused_by_name(case):
     build, name = COUNTS[case]
-    if (case, value) == ('GroupedRPNHead.num_convs', None):
-        return
-    refused(build, value, name)
+    for value in NO_COUNTS:
+        refused(build, value, name)
 
 
 @pytest.mark.parametrize('case', NUMBERS)
@@ -144,9 +140,9 @@ def test_what_is_no_number_in_range_is_refused_by_name(case):
 
 
 @pytest.mark.parametrize('case', FLAGS)
-@pytest.mark.parametrize('value', ['no', 'False', 2, None, 0.5, []])
-def test_texts_are_no_flags(case, value):
-    refused(FLAGS[case], value, case.split('.')[1])
+def test_texts_are_no_flags(case):
+    for value in ('no', 'False', 2, None, 0.5, []):
+        refused(FLAGS[case], value, case.split('.')[1])
 
 
 @settings(max_examples=30, deadline=None)
@@ -334,13 +330,13 @@ def test_every_tool_names_a_missing_file(tool, name, tmp_path, capsys, monkeypat
 
 
 @pytest.mark.parametrize('case', CONFIGS)
-@pytest.mark.parametrize('name', ['train', 'check_dataset', 'analysis_tools/get_macs'])
-def test_a_config_that_is_none_is_refused(tool, name, case, tmp_path, capsys, monkeypatch):
+def test_a_config_that_is_none_is_refused(tool, case, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     file, content = CONFIGS[case]
     (tmp_path / file).write_text(content)
-    line = ends_in_one_line(tool(name).main, [tmp_path / file], capsys, tmp_path)
-    assert file in line or case in ('base', 'empty')
+    for name in ('train', 'check_dataset', 'analysis_tools/get_macs'):
+        line = ends_in_one_line(tool(name).main, [tmp_path / file], capsys, tmp_path)
+        assert file in line or case in ('base', 'empty'), name
 
 
 @pytest.mark.parametrize('option', ['get_macs', 'check_dataset'])
@@ -371,11 +367,11 @@ def test_a_work_dir_below_a_file_is_named(tool, tmp_path, capsys):
     assert str(tmp_path / 'file') in ends_in_one_line(tool('train').main, argv, capsys, tmp_path)
 
 
-@pytest.mark.parametrize('out', ['no/out.json', 'file/out.json', ''])
 @pytest.mark.parametrize(
     ('name', 'option'), [('analysis_tools/get_macs', '--out'), ('check_dataset', '--json')]
 )
-def test_a_report_that_can_not_be_written_is_named(tool, name, option, out, tmp_path, capsys):
+def test_a_report_that_can_not_be_written_is_named(tool, name, option, tmp_path, capsys):
     (tmp_path / 'file').touch()
-    line = ends_in_one_line(tool(name).main, [DEMO, option, tmp_path / out], capsys, tmp_path)
-    assert str(tmp_path / out) in line
+    for out in ('no/out.json', 'file/out.json', ''):
+        line = ends_in_one_line(tool(name).main, [DEMO, option, tmp_path / out], capsys, tmp_path)
+        assert str(tmp_path / out) in line
