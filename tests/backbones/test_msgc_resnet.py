@@ -148,29 +148,29 @@ def test_convolution_is_found_outside_of_mmdets_scope():
     assert ROOT_MODELS.get('GroupedConv2d') is not None
 
 
-@pytest.mark.parametrize('depth', [18, 34, 50, 101, 152])
-def test_output_shapes(depth):
-    expansion = 1 if depth < 50 else 4
-    outputs = make(depth).eval()(images(1))
-    # strides 4, 8, 16, 32 of 64 pixels; channels 16, 32, 64, 128 times the expansion
-    expected = [(1, 16 * 2**i * expansion, 16 // 2**i, 16 // 2**i) for i in range(4)]
-    assert [tuple(out.shape) for out in outputs] == expected
+@torch.no_grad()
+def test_output_shapes():
+    for depth in (18, 34, 50, 101, 152):
+        expansion = 1 if depth < 50 else 4
+        outputs = make(depth).eval()(images(1))
+        # strides 4, 8, 16, 32 of 64 pixels; channels 16, 32, 64, 128 times the expansion
+        expected = [(1, 16 * 2**i * expansion, 16 // 2**i, 16 // 2**i) for i in range(4)]
+        assert [tuple(out.shape) for out in outputs] == expected, depth
 
 
-@pytest.mark.parametrize('depth', [18, 50])
 @pytest.mark.parametrize('variant', VARIANTS)
-def test_open_gates_equal_the_dense_host(variant, depth):
-    torch.manual_seed(0)
-    dense = ResNet(depth, base_channels=16, **VARIANTS[variant])
-    make_norms_vary(dense)
-    dense.eval()
-    ours = make(depth, **VARIANTS[variant]).eval()
-    ours.load_state_dict(dense.state_dict(), strict=False)
-    fill_gate_biases(ours, 1e6)
-    expected, outputs = dense(images()), ours(images())
-    assert len(outputs) == len(expected)
-    for out, dense_out in zip(outputs, expected, strict=True):
-        torch.testing.assert_close(out, dense_out, atol=1e-5, rtol=1e-5)
+@torch.no_grad()
+def test_open_gates_equal_the_dense_host(variant):
+    for depth in (18, 50):
+        torch.manual_seed(0)
+        dense = ResNet(depth, base_channels=16, **VARIANTS[variant])
+        make_norms_vary(dense)
+        dense.eval()
+        ours = make(depth, **VARIANTS[variant]).eval()
+        ours.load_state_dict(dense.state_dict(), strict=False)
+        fill_gate_biases(ours, 1e6)
+        for out, dense_out in zip(ours(images()), dense(images()), strict=True):
+            assert torch.allclose(out, dense_out, atol=1e-5, rtol=1e-5), depth
 
 
 @pytest.mark.parametrize('depth', [18, 50])
@@ -183,26 +183,38 @@ def test_closed_gates_leave_the_shortcut_and_the_norms_shift(depth):
 
 
 @pytest.mark.parametrize('depth', [18, 50])
-@pytest.mark.parametrize('variant', ['plain', 'deep_stem', 'avg_down', 'caffe'])
-def test_dense_weights_lack_only_the_gate_nets(variant, depth):
-    dense = ResNet(depth, base_channels=16, **VARIANTS[variant])
-    model = make(depth, attention=True, **VARIANTS[variant])
-    keys = model.load_state_dict(dense.state_dict(), strict=False)
-    expected = {f'{name}.{key}' for name, net in nets(model).items() for key in net.state_dict()}
-    # torch fills this one in for weights older than the counter
-    expected = {key for key in expected if not key.endswith('num_batches_tracked')}
-    assert keys.unexpected_keys == []
-    assert set(keys.missing_keys) == expected
+def test_dense_weights_lack_only_the_gate_nets(depth):
+    for variant in ('plain', 'deep_stem', 'avg_down', 'caffe'):
+        dense = ResNet(depth, base_channels=16, **VARIANTS[variant])
+        model = make(depth, attention=True, **VARIANTS[variant])
+        keys = model.load_state_dict(dense.state_dict(), strict=False)
+        own = {f'{name}.{key}' for name, net in nets(model).items() for key in net.state_dict()}
+        # torch fills this one in for weights older than the counter
+        expected = {key for key in own if not key.endswith('num_batches_tracked')}
+        assert keys.unexpected_keys == [], variant
+        assert set(keys.missing_keys) == expected, variant
 
 
-@pytest.mark.parametrize('heads', [1, 2, 4, 8])
 @pytest.mark.parametrize('depth', [18, 50])
-def test_heads_group_the_3x3_convolution_of_each_block(depth, heads):
-    model = make(depth, heads=heads).eval()
-    x = model.maxpool(model.relu(model.norm1(model.conv1(images()))))
-    groups = [gate.mask.size(1) for gate in model.layer1[0].gates(x)]
-    assert groups == ([1, heads] if depth == 18 else [1, heads, 1])
-    assert model(images())[-1].isfinite().all()
+@torch.no_grad()
+def test_heads_group_the_3x3_convolution_of_each_block(depth):
+    for heads in (1, 2, 4, 8):
+        model = make(depth, heads=heads).eval()
+        x = model.maxpool(model.relu(model.norm1(model.conv1(images()))))
+        groups = [gate.mask.size(1) for gate in model.layer1[0].gates(x)]
+        assert groups == ([1, heads] if depth == 18 else [1, heads, 1])
+        assert model(images())[-1].isfinite().all(), heads
+
+
+@pytest.mark.parametrize(
+    ('depth', 'channels', 'hidden'),
+    # of layer1.1: a quarter of a basic block's 16 channels, an eighth of a bottleneck's 64
+    [(18, 16, 4), (50, 64, 8)],
+)
+def test_gate_nets_are_as_wide_as_the_paper_has_them(depth, channels, hidden):
+    block = make(depth, attention=True).layer1[1]
+    shapes = {tuple(net.conv[0].weight.shape[:2]) for net in nets(block).values()}
+    assert shapes == {(hidden, channels)}
 
 
 @pytest.mark.parametrize(
@@ -226,12 +238,8 @@ def test_stem_and_shortcuts_stay_dense(depth):
     ('arguments', 'error', 'message'),
     [
         (dict(heads=3), ValueError, 'heads=3 does not divide out_channels=16 of layer1.0.conv2'),
-        (dict(heads=0), ValueError, 'heads=0 of MSGCResNet, expected an integer'),
-        (dict(heads=-2), ValueError, 'heads=-2 of MSGCResNet, expected an integer'),
         (dict(heads=2.0), ValueError, 'heads=2.0 of MSGCResNet, expected an integer'),
         (dict(groups=4), TypeError, 'groups'),
-        (dict(conv_cfg=dict(type='Conv2d')), ValueError, "conv_cfg={'type': 'Conv2d'}"),
-        (dict(dcn=dict(type='DCNv2')), ValueError, "dcn={'type': 'DCNv2'}"),
         (dict(depth=20), ValueError, r'depth=20 of MSGCResNet.*\[18, 34, 50, 101, 152\]'),
         (
             dict(plugins=[dict(cfg=CONTEXT, position='after_conv2')]),
@@ -289,15 +297,14 @@ def test_plugin_runs_where_the_host_runs_it(position):
 # Initialisation.
 
 
-@pytest.mark.parametrize('depth', [18, 50])
-@pytest.mark.parametrize(('zero', 'gamma'), [(True, 0.0), (False, 1.0)])
-def test_zero_init_residual(depth, zero, gamma):
-    model = make(depth, zero_init_residual=zero)
-    model.init_weights()
-    last = 'norm2' if depth == 18 else 'norm3'
-    blocks = [block for name in model.res_layers for block in getattr(model, name)]
-    assert {getattr(block, last).weight.mean().item() for block in blocks} == {gamma}
-    assert {block.norm1.weight.mean().item() for block in blocks} == {1.0}
+@pytest.mark.parametrize(('depth', 'last'), [(18, 'norm2'), (50, 'norm3')])
+def test_zero_init_residual(depth, last):
+    for zero, gamma in ((True, 0.0), (False, 1.0)):
+        model = make(depth, zero_init_residual=zero)
+        model.init_weights()
+        blocks = [block for name in model.res_layers for block in getattr(model, name)]
+        assert {getattr(block, last).weight.mean().item() for block in blocks} == {gamma}
+        assert {block.norm1.weight.mean().item() for block in blocks} == {1.0}
 
 
 def test_convolutions_are_he_initialised():
@@ -348,21 +355,14 @@ def test_weights_with_gate_nets_are_loaded(tmp_path):
 # Training.
 
 
-@pytest.mark.parametrize('mode', [True, False])
-def test_train_and_eval_return_the_model(mode):
-    model = make()
-    assert model.train(mode) is model
-    assert model.eval() is model
-
-
-@pytest.mark.parametrize('attention', [False, True])
 @pytest.mark.parametrize('depth', [18, 50])
-def test_every_parameter_gets_a_gradient(depth, attention):
-    model = make(depth, attention=attention).train()
-    _, gradients = train_step(model, images())
-    for name, gradient in gradients.items():
-        assert gradient is not None, f'no gradient for {name}'
-        assert gradient.isfinite().all(), f'gradient for {name} is not finite'
+def test_every_parameter_gets_a_gradient(depth):
+    for attention in (False, True):
+        model = make(depth, attention=attention).train()
+        _, gradients = train_step(model, images())
+        for name, gradient in gradients.items():
+            assert gradient is not None, f'no gradient for {name}'
+            assert gradient.isfinite().all(), f'gradient for {name} is not finite'
 
 
 @pytest.mark.parametrize('depth', [18, 50])
@@ -479,8 +479,7 @@ def test_one_image_without_norm_eval_raises():
         make(norm_eval=False).train()(images(1))
 
 
-@pytest.mark.parametrize('with_cp', [False, True])
-@pytest.mark.parametrize('depth', [18, 50])
+@pytest.mark.parametrize(('depth', 'with_cp'), [(18, True), (50, False)])
 def test_training_under_autocast_is_finite(depth, with_cp):
     model = make(depth, attention=True, with_cp=with_cp).train()
     with torch.autocast('cpu', dtype=torch.bfloat16):
