@@ -148,18 +148,12 @@ def test_retina_groups_both_predictions_and_leaves_the_tower():
     assert type(head.cls_convs[0].conv) is nn.Conv2d
 
 
-@EACH_CFG
-def test_retina_keeps_the_gates_start(cfg):
-    head = retina(cfg, conv_cfg=cfg)
-    head.init_weights()
-    check_gates_start(head)
-
-
-@EACH_CFG
-def test_tower_of_the_hosts_head_keeps_the_gates_start(cfg):
-    head = retina(head=RetinaHead, conv_cfg=cfg)
-    head.init_weights()
-    check_gates_start(head)
+@pytest.mark.parametrize('kind', [GroupedRetinaHead, RetinaHead])
+def test_retina_keeps_the_gates_start(kind):
+    for cfg in CONV_CFGS.values():
+        head = retina(cfg, kind, conv_cfg=cfg)
+        head.init_weights()
+        check_gates_start(head)
 
 
 @EACH_CFG
@@ -192,10 +186,10 @@ def test_retina_trains(cfg):
         assert parameter.grad is not None, f'no gradient for {name}'
 
 
-@EACH_CFG
-def test_retina_predicts(cfg):
-    results = retina(cfg, conv_cfg=cfg).eval().predict(features(), samples())
-    assert [len(result.bboxes) for result in results] == [5, 5]
+def test_retina_predicts():
+    for cfg in CONV_CFGS.values():
+        results = retina(cfg, conv_cfg=cfg).eval().predict(features(), samples())
+        assert [len(result.bboxes) for result in results] == [5, 5], cfg
 
 
 # RPNHead.
@@ -217,18 +211,21 @@ def test_rpn_groups_3x3_convolutions_alone(num_convs):
 
 
 @pytest.mark.parametrize('num_convs', [1, 2])
-@EACH_CFG
-def test_rpn_keeps_the_gates_start(cfg, num_convs):
-    head = rpn(cfg, num_convs=num_convs)
-    head.init_weights()
-    check_gates_start(head)
-    layer = head.rpn_conv if num_convs == 1 else head.rpn_conv[0].conv
-    if not isinstance(layer, SeparableConv2d):
-        assert layer.weight.std().item() == pytest.approx(0.01, rel=0.3)
+def test_rpn_keeps_the_gates_start(num_convs):
+    for cfg in CONV_CFGS.values():
+        head = rpn(cfg, num_convs=num_convs)
+        head.init_weights()
+        check_gates_start(head)
+        layer = head.rpn_conv if num_convs == 1 else head.rpn_conv[0].conv
+        if not isinstance(layer, SeparableConv2d):
+            assert layer.weight.std().item() == pytest.approx(0.01, rel=0.3), cfg
 
 
-@pytest.mark.parametrize('num_convs', [1, 2])
-@EACH_CFG
+@pytest.mark.parametrize(
+    ('cfg', 'num_convs'),
+    [(cfg, 1 + number % 2) for number, cfg in enumerate(CONV_CFGS.values())],
+    ids=CONV_CFGS,
+)
 def test_rpn_trains_and_proposes(cfg, num_convs):
     head = rpn(cfg, num_convs=num_convs).train()
     losses, boxes = head.loss_and_predict(features(), samples(), head.test_cfg)

@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -112,19 +114,20 @@ def test_training_reaches_every_parameter(pooled):
         assert parameter.grad is not None, f'no gradient for {name}'
 
 
-@pytest.mark.parametrize('training', [True, False])
-@pytest.mark.parametrize('dtype', [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize('net_type', NETS)
-def test_autocast_changes_nothing(net_type, dtype, training, pooled):
-    net = net_type(16, 64, heads=2, reduction=4).train(training)
-    pooled = pooled.to(dtype)  # what a convolution under autocast hands over
-    torch.manual_seed(1)
-    expected = net(pooled.float())
-    torch.manual_seed(1)
-    with torch.autocast('cpu', dtype=dtype):
-        values = net(pooled)
-    assert values.dtype is torch.float32
-    assert torch.equal(values, expected)
+def test_autocast_changes_nothing(net_type, pooled):
+    net = net_type(16, 64, heads=2, reduction=4)
+    for case in itertools.product((torch.bfloat16, torch.float16), (True, False)):
+        dtype, training = case
+        net.train(training)
+        handed_over = pooled.to(dtype)  # by a convolution under autocast
+        torch.manual_seed(1)
+        expected = net(handed_over.float())
+        torch.manual_seed(1)
+        with torch.autocast('cpu', dtype=dtype):
+            values = net(handed_over)
+        assert values.dtype is torch.float32, case
+        assert torch.equal(values, expected), case
 
 
 @pytest.mark.parametrize('net_type', NETS)
@@ -205,13 +208,13 @@ def gates_of(layer, *inputs):
     return gates
 
 
-@pytest.mark.parametrize('attention', [True, False])
 @pytest.mark.parametrize(('filters', 'heads'), [(8, 4), (7, 3), (6, 1)])
-def test_open_gates_leave_the_dense_convolution(filters, heads, attention):
-    layer = opened(8, filters, 3, heads=heads, attention=attention, stride=2, padding=1)
-    x = torch.randn(2, 8, 7, 6)
-    expected = F.conv2d(x, layer.weight, layer.bias, 2, 1)
-    torch.testing.assert_close(layer(x), expected, atol=1e-5, rtol=1e-5)
+def test_open_gates_leave_the_dense_convolution(filters, heads):
+    for attention in (True, False):
+        layer = opened(8, filters, 3, heads=heads, attention=attention, stride=2, padding=1)
+        x = torch.randn(2, 8, 7, 6)
+        expected = F.conv2d(x, layer.weight, layer.bias, 2, 1)
+        torch.testing.assert_close(layer(x), expected, atol=1e-5, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -318,13 +321,13 @@ def test_what_the_budget_does_not_keep_starts_the_closest_to_being_closed():
     torch.testing.assert_close(net.conv[3].bias.detach(), expected)
 
 
-@pytest.mark.parametrize('kept', [0.0, 0.5, 1.0])
 @pytest.mark.parametrize('training', [True, False])
-def test_gates_start_open_whatever_the_image(training, kept):
+def test_gates_start_open_whatever_the_image(training):
     net = MaskGenerator(16, 4, heads=2, reduction=4).train(training)
     net.noise = 0.0
-    net.start_from_importance(IMPORTANCE, kept)
-    assert torch.equal(net(1e3 * torch.randn(5, 16, 1, 1)), torch.ones(5, 2, 4))
+    for kept in (0.0, 0.5, 1.0):
+        net.start_from_importance(IMPORTANCE, kept)
+        assert torch.equal(net(1e3 * torch.randn(5, 16, 1, 1)), torch.ones(5, 2, 4)), kept
 
 
 def test_gates_that_start_by_importance_learn_all_parameters(pooled):

@@ -90,16 +90,10 @@ def images(channels=8, batch=3):
 
 
 @pytest.mark.parametrize('golden_msgc_block', range(6), indirect=True)
-def test_masked_macs_are_the_published_ones(golden_msgc_block):
+def test_masked_and_unread_macs_are_the_published_ones(golden_msgc_block):
     case, block = golden_msgc_block
     macs = metered(block, case['x'])
     assert float(macs.masked) == pytest.approx(float(case['macs_masked']), rel=1e-6)
-
-
-@pytest.mark.parametrize('golden_msgc_block', range(6), indirect=True)
-def test_unread_macs_are_the_published_ones(golden_msgc_block):
-    case, block = golden_msgc_block
-    macs = metered(block, case['x'])
     assert float(macs.unread) == pytest.approx(float(case['macs_bonus']), rel=1e-6)
 
 
