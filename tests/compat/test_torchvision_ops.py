@@ -309,8 +309,10 @@ def slow_focal_loss(logits, target, weight, gamma, alpha):
 
 
 @devices
-@pytest.mark.parametrize('weight', [[], [0.5, 2.0, 3.0, 0.25]])
-@pytest.mark.parametrize(('gamma', 'alpha'), [(2.0, 0.25), (0.0, 0.5), (1.5, 0.75)])
+@pytest.mark.parametrize(
+    ('gamma', 'alpha', 'weight'),
+    [(2.0, 0.25, []), (0.0, 0.5, [0.5, 2.0, 3.0, 0.25]), (1.5, 0.75, [0.5, 2.0, 3.0, 0.25])],
+)
 def test_focal_loss_and_gradient_match_the_formula_in_float64(gamma, alpha, weight, device):
     logits = 3 * torch.randn(6, 4, generator=torch.Generator().manual_seed(1)).to(device)
     target = torch.tensor([0, 3, 4, 1, 4, 2], device=device)

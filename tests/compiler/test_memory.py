@@ -25,42 +25,37 @@ def pooled():
         yield
 
 
-kinds = pytest.mark.parametrize(
-    ('like', 'shape', 'large'),
-    [
-        (LIKE, (1, 1, 1, 17), True),
-        (LIKE, (1, 1, 1, 16), False),
-        (LIKE.double(), (1, 1, 1, 17), False),
-        (LIKE.bfloat16(), (1, 1, 1, 33), True),
-        (LIKE.bfloat16(), (1, 1, 1, 32), False),
-        (LIKE.to('meta'), (1, 1, 1, 17), False),
-    ],
-)
+KINDS = [  # of more than 64 bytes or not, in float32 or bfloat16 on a CPU or not
+    (LIKE, (1, 1, 1, 17), True),
+    (LIKE, (1, 1, 1, 16), False),
+    (LIKE.double(), (1, 1, 1, 17), False),
+    (LIKE.bfloat16(), (1, 1, 1, 33), True),
+    (LIKE.bfloat16(), (1, 1, 1, 32), False),
+    (LIKE.to('meta'), (1, 1, 1, 17), False),
+]
 
 
-@kinds
-def test_large_maps_on_cpus_are_kept(like, shape, large, monkeypatch):
+def test_large_maps_on_cpus_are_kept(monkeypatch):
     monkeypatch.setattr(module, '_LARGE', 64)
-    memory = MapMemory()
-    memory.empty(like, shape)
-    assert len(memory._buffers) == large
+    for like, shape, large in KINDS:
+        memory = MapMemory()
+        memory.empty(like, shape)
+        assert len(memory._buffers) == large, (like, shape)
 
 
-@kinds
-def test_huge_maps_on_cpus_are_worth_filling(like, shape, large, monkeypatch):
+def test_huge_maps_on_cpus_are_worth_filling(monkeypatch):
     monkeypatch.setattr(module, '_HUGE', 64)
-    assert MapMemory().is_worth_filling(like, shape) is large
+    for like, shape, large in KINDS:
+        assert MapMemory().is_worth_filling(like, shape) is large, (like, shape)
 
 
 @pytest.mark.parametrize('large', [0, 1 << 20])
-@pytest.mark.parametrize(
-    'like', [LIKE, LIKE.double(), LIKE.bfloat16(), LIKE.to('meta')], ids=['', '64', 'b16', 'meta']
-)
-def test_maps_of_any_kind_are_channels_last(like, large, monkeypatch):
+def test_maps_of_any_kind_are_channels_last(large, monkeypatch):
     monkeypatch.setattr(module, '_LARGE', large)
-    y = MapMemory().empty(like, SHAPE)
-    assert (y.shape, y.dtype, y.device) == (SHAPE, like.dtype, like.device)
-    assert y.is_contiguous(memory_format=torch.channels_last)
+    for like in (LIKE, LIKE.double(), LIKE.bfloat16(), LIKE.to('meta')):
+        y = MapMemory().empty(like, SHAPE)
+        assert (y.shape, y.dtype, y.device) == (SHAPE, like.dtype, like.device)
+        assert y.is_contiguous(memory_format=torch.channels_last), like
 
 
 def test_what_nobody_refers_to_is_used_again():
@@ -77,13 +72,13 @@ def test_a_smaller_map_uses_a_larger_ones_memory():
     assert memory.empty(LIKE, (1, 3, 4, 5)).data_ptr() == place
 
 
-@pytest.mark.parametrize('sizes', [(70, 20, 50), (20, 50, 70), (50, 70, 20)])
-def test_a_map_uses_the_least_memory_that_it_fits_in(sizes):
-    memory = MapMemory()
-    maps = {size: memory.empty(LIKE, (1, 1, 1, size)) for size in sizes}
-    places = {size: y.data_ptr() for size, y in maps.items()}
-    maps.clear()
-    assert memory.empty(LIKE, (1, 1, 1, 30)).data_ptr() == places[50]
+def test_a_map_uses_the_least_memory_that_it_fits_in():
+    for sizes in ((70, 20, 50), (20, 50, 70), (50, 70, 20)):
+        memory = MapMemory()
+        maps = {size: memory.empty(LIKE, (1, 1, 1, size)) for size in sizes}
+        places = {size: y.data_ptr() for size, y in maps.items()}
+        maps.clear()
+        assert memory.empty(LIKE, (1, 1, 1, 30)).data_ptr() == places[50], sizes
 
 
 @pytest.mark.parametrize('sizes', [(30, 60), (60, 30)])

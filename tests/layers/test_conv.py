@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -108,33 +110,39 @@ def test_trains_under_autocast(size, gate_batch):
 
 @SIZES
 @pytest.mark.parametrize('gate_batch', [1, 2])
-@pytest.mark.parametrize('dtype', [torch.float16, torch.bfloat16])
-def test_half_precision_layer_takes_a_float32_gate(dtype, size, gate_batch):
-    torch.manual_seed(0)
-    layer, x = GroupedConv2d(4, 8, 3), torch.randn(2, 4, size, size)
-    gate = Gate(half_open(gate_batch, 2, 4).mask)
-    expected = layer(x, gate)
-    y = layer.to(dtype)(x.to(dtype), gate)
-    assert y.dtype is dtype
-    torch.testing.assert_close(y.float(), expected, atol=3e-2, rtol=3e-2)
+def test_half_precision_layer_takes_a_float32_gate(size, gate_batch):
+    for dtype in (torch.float16, torch.bfloat16):
+        torch.manual_seed(0)
+        layer, x = GroupedConv2d(4, 8, 3), torch.randn(2, 4, size, size)
+        gate = Gate(half_open(gate_batch, 2, 4).mask)
+        expected = layer(x, gate)
+        y = layer.to(dtype)(x.to(dtype), gate)
+        assert y.dtype is dtype
+        torch.testing.assert_close(y.float(), expected, atol=3e-2, rtol=3e-2)
 
 
-@pytest.mark.parametrize('size', [40, 4], ids=['folded', 'features'])
-@pytest.mark.parametrize('out_channels', [16, 18], ids=['equal', 'ragged'])
 @pytest.mark.parametrize('method', [MSGCConv2d, DGCConv2d, FLGCConv2d, SGCConv2d])
-def test_a_training_step_reads_nothing_back_from_the_device(
-    monkeypatch, method, out_channels, size
-):
-    torch.manual_seed(0)
-    model = nn.Sequential(method(8, out_channels, 3), nn.BatchNorm2d(out_channels))
-
+def test_a_training_step_reads_nothing_back_from_the_device(monkeypatch, method):
     def fail(tensor, *args):
         raise AssertionError('the host would wait for the device')
 
-    with monkeypatch.context() as patch:
-        for name in ('item', 'tolist', '__bool__', '__int__', '__float__', '__index__', 'numpy'):
-            patch.setattr(torch.Tensor, name, fail)
-        with MacMeter(model) as meter:
-            y = model(torch.randn(2, 8, size, size))
-        (y.square().mean() + meter.take().ratio).backward()
-    assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
+    # equal or ragged groups, folded or by features
+    for out_channels, size in itertools.product((16, 18), (40, 4)):
+        model = nn.Sequential(method(8, out_channels, 3), nn.BatchNorm2d(out_channels))
+        reading = 'item', 'tolist', '__bool__', '__int__', '__float__', '__index__', 'numpy'
+        with monkeypatch.context() as patch:
+            for name in reading:
+                patch.setattr(torch.Tensor, name, fail)
+            with MacMeter(model) as meter:
+                y = model(torch.randn(2, 8, size, size))
+            (y.square().mean() + meter.take().ratio).backward()
+        assert all(torch.isfinite(parameter.grad).all() for parameter in model.parameters())
+
+
+def test_a_frozen_gate_takes_the_place_of_the_one_that_is_given():
+    layer, x, seen = GroupedConv2d(4, 4, 1), torch.randn(2, 4, 3, 3), []
+    layer.frozen = Gate(torch.tensor([[[1.0, 0, 0, 1]]]))
+    expected = F.conv2d(x * layer.frozen.mask[..., None, None][0], layer.weight, layer.bias)
+    layer.register_gate_hook(lambda layer, gate, x, y: seen.append(gate))
+    torch.testing.assert_close(layer(x, Gate(torch.ones(2, 1, 4))), expected)
+    assert seen == [layer.frozen]

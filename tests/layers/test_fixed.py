@@ -6,8 +6,7 @@ from torch import nn
 from mmdet_groupconv.layers import FixedGroupConv2d
 
 
-@pytest.mark.parametrize('groups', [1, 2, 3, 6])
-@pytest.mark.parametrize('bias', [True, False])
+@pytest.mark.parametrize(('groups', 'bias'), [(1, True), (2, False), (3, True), (6, False)])
 def test_equals_torchs_groups(groups, bias):
     torch.manual_seed(0)
     geometry = dict(stride=2, padding=2, dilation=2, bias=bias)

@@ -177,11 +177,11 @@ def test_one_group_is_the_dense_convolution():
     torch.testing.assert_close(layer(x), expected)
 
 
-@pytest.mark.parametrize('groups', [0, 5, -1, 2.0])
-def test_groups_out_of_range_raise(groups):
-    message = rf'groups={groups} of FLGCConv2d with 4 -> 6 channels, expected an integer of 1 to 4'
-    with pytest.raises(ValueError, match=message):
-        FLGCConv2d(4, 6, 1, groups=groups)
+def test_groups_out_of_range_raise():
+    for groups in (0, 5, -1, 2.0):
+        message = f'groups={groups} of FLGCConv2d with 4 -> 6 channels, expected an integer of 1 to'
+        with pytest.raises(ValueError, match=message):
+            FLGCConv2d(4, 6, 1, groups=groups)
 
 
 def test_filters_limit_the_groups_too():

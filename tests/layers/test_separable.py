@@ -6,9 +6,9 @@ from mmengine.model import initialize
 from mmdet_groupconv.layers import FixedGroupConv2d, SeparableConv2d
 
 
-@pytest.mark.parametrize('bias', [True, False])
 @pytest.mark.parametrize(
-    'geometry', [dict(), dict(stride=2, padding=1), dict(padding=2, dilation=2)]
+    ('geometry', 'bias'),
+    [(dict(), True), (dict(stride=2, padding=1), False), (dict(padding=2, dilation=2), True)],
 )
 def test_is_a_depthwise_then_a_pointwise_convolution(geometry, bias):
     torch.manual_seed(0)
@@ -27,8 +27,9 @@ def test_bias_is_the_pointwise_convolutions_alone():
     assert set(layer.state_dict()) == {'depthwise.weight', 'pointwise.weight', 'pointwise.bias'}
 
 
-@pytest.mark.parametrize('kernel', [1, (1, 1)])
-@pytest.mark.parametrize('geometry', [dict(), dict(stride=2), dict(stride=3, padding=1)])
+@pytest.mark.parametrize(
+    ('kernel', 'geometry'), [(1, dict()), ((1, 1), dict(stride=2)), (1, dict(stride=3, padding=1))]
+)
 def test_kernel_of_1_is_one_convolution(kernel, geometry):
     layer, x = SeparableConv2d(4, 6, kernel, **geometry), torch.randn(2, 4, 7, 8)
     assert layer.depthwise is None
