@@ -72,6 +72,14 @@ def test_equal_groups_are_convolved_as_groups(monkeypatch):
     assert seen == [2]
 
 
+def test_channels_and_filters_of_different_groups_are_not_connected():
+    layer = FixedGroupConv2d(4, 4, 1, groups=3)
+    layer.start_from_groups(torch.tensor([0, 0, 1, 1]), torch.tensor([0, 0, 2, 2]))
+    assert layer.equal_groups == 0  # of equal size, but nothing reads group 1
+    y = layer(torch.randn(2, 4, 3, 3))
+    torch.testing.assert_close(y[:, 2:], layer.bias[2:, None, None].expand(2, 2, 3, 3))
+
+
 def test_weights_of_other_groups_get_no_gradient():
     layer = FixedGroupConv2d(4, 4, 1, groups=2)
     layer(torch.randn(2, 4, 3, 3)).square().sum().backward()

@@ -282,6 +282,13 @@ def test_no_gradient_flows_through_unread():
     assert macs.masked.requires_grad
 
 
+def test_no_gradient_flows_through_what_a_dense_source_saves():
+    mask = torch.tensor([[[1.0, 0, 0, 0], [1, 1, 0, 0]]], requires_grad=True)
+    macs = metered(Pair(nn.Conv2d), torch.randn(1, 2, 4, 5), Gate(mask))
+    assert float(macs.unread) == 80
+    assert not macs.unread.requires_grad
+
+
 def test_nothing_is_recorded_outside_of_the_context():
     block = small_block().eval()
     with MacMeter(block) as meter:
