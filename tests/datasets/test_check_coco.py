@@ -183,6 +183,12 @@ def test_a_few_odd_boxes_are_warnings_and_most_are_errors(tmp_path, case):
     assert check(tmp_path / 'file.json', content).errors
 
 
+def test_a_box_as_thin_as_a_pixel_is_learned(tmp_path):
+    content = coco()
+    content['annotations'][3].update(bbox=[4, 4, 1, 10])
+    assert check(tmp_path / 'file.json', content).problems == []
+
+
 number = st.floats(-100, 100, allow_nan=False)
 
 
