@@ -189,6 +189,12 @@ def test_a_box_as_thin_as_a_pixel_is_learned(tmp_path):
     assert check(tmp_path / 'file.json', content).problems == []
 
 
+def test_a_box_may_stick_out_by_the_pixel_that_rounding_takes(tmp_path):
+    content = coco()
+    content['annotations'][3].update(bbox=[-1, 4, 66, 10])  # of 64
+    assert check(tmp_path / 'file.json', content).problems == []
+
+
 number = st.floats(-100, 100, allow_nan=False)
 
 

@@ -106,3 +106,10 @@ def test_groups_are_found_in_any_order():
     assert [way.native for way in exact] == [False, True]
     for filters, reads in exact[0].bundles:
         assert len(filters) == len(reads) == 16
+
+
+def test_equal_groups_may_have_more_filters_than_channels():
+    for shape in ((32, 16), (16, 32)):
+        connected = np.kron(np.eye(2), np.ones(shape))
+        ways = ways_of(weight_of(connected), np.ones(len(connected), bool))
+        assert [way.native for way in ways] == [False, False, True], shape

@@ -24,6 +24,12 @@ def test_spends_macs_where_they_save_most():
     assert allocate(options, 7) == dict(dear=1, cheap=2)
 
 
+def test_a_budget_may_be_spent_to_the_last():
+    options = dict(a=[Choice(10, 0), Choice(3, 1)])
+    assert allocate(options, 10) == dict(a=0)
+    assert allocate(options, 9.9) == dict(a=1)
+
+
 def test_of_equal_losses_the_one_that_does_more_is_taken():
     options = dict(a=[Choice(10, 0), Choice(2, 0), Choice(4, 0), Choice(6, 0)])
     assert allocate(options, 5) == dict(a=2)
