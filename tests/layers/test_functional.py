@@ -88,7 +88,7 @@ def used(monkeypatch):
     return calls
 
 
-def equals_the_definition(form, geometry, assign_kind, gate_batch):
+def assert_equals_the_definition(form, geometry, assign_kind, gate_batch):
     torch.manual_seed(0)
     case = form, geometry
     (filters, size), (kernel, *geometry) = FORMS[form], GEOMETRIES[geometry]
@@ -104,20 +104,20 @@ def equals_the_definition(form, geometry, assign_kind, gate_batch):
 @pytest.mark.parametrize('assign_kind', ASSIGNS)
 def test_equals_the_definition_with_a_gate_an_image(assign_kind):
     for form, geometry in product(FORMS, GEOMETRIES):
-        equals_the_definition(form, geometry, assign_kind, gate_batch=2)
+        assert_equals_the_definition(form, geometry, assign_kind, gate_batch=2)
 
 
 @pytest.mark.parametrize('assign_kind', ASSIGNS)
 def test_equals_the_definition_with_one_gate_for_every_image(assign_kind):
     for geometry in GEOMETRIES:
-        equals_the_definition('folded', geometry, assign_kind, gate_batch=1)
+        assert_equals_the_definition('folded', geometry, assign_kind, gate_batch=1)
 
 
 @pytest.mark.parametrize('form', FORMS)
 def test_equals_the_definition_where_nothing_is_to_be_learnt(form):
     for assign_kind in ASSIGNS:
         with torch.no_grad():
-            equals_the_definition(form, 'all unequal', assign_kind, gate_batch=2)
+            assert_equals_the_definition(form, 'all unequal', assign_kind, gate_batch=2)
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
@@ -132,8 +132,9 @@ def test_value_and_gradients_equal_the_definitions_for_any_shape(data):
     size = draw(kernel[0], 6), draw(kernel[1], 6)
     sides = zip(size, kernel, strict=True)
     stride, padding = (draw(1, 3), draw(1, 3)), (draw(0, 2), draw(0, 2))
+    # as far as the map goes
     dilation = tuple(draw(1, 1 if k == 1 else (side - 1) // (k - 1)) for side, k in sides)
-    geometry = stride, padding, dilation  # as far as the map goes
+    geometry = stride, padding, dilation
     kind = data.draw(st.sampled_from(['heads', 'interleaved', 'ragged', 'one-hot']))
     if kind == 'heads':
         assign, group = None, [k // (filters // heads) for k in range(filters)]
