@@ -136,6 +136,7 @@ def test_is_built_by_name():
     ],
     ids=str,
 )
+@torch.no_grad()
 def test_open_gates_equal_the_dense_host(variant):
     torch.manual_seed(0)
     dense = MobileNetV2(**dict(dict(widen_factor=0.25), **variant))
@@ -289,6 +290,12 @@ def test_norm_eval_trains_on_one_image():
     model = make(norm_eval=True).train()
     sum(out.square().mean() for out in model(images(1))).backward()
     assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_gates_of_each_image_by_itself_need_no_batch():
+    model = make(over_batch=False, norm_cfg=None).train()
+    sum(out.square().mean() for out in model(images(1))).backward()
+    assert all(p.grad is not None for p in model.parameters())
 
 
 def test_one_image_without_norm_eval_raises():

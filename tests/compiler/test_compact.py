@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 from mmdet.models.backbones import HRNet, ResNeXt
+from mmdet.models.backbones.resnet import BasicBlock
 from mmdet.registry import MODELS
 from mmdet.testing import demo_mm_inputs
 from mmengine.config import Config
@@ -153,6 +154,23 @@ def test_what_is_remembered_does_not_grow_with_images():
     for size in range(64, 128, 4):
         fast(torch.randn(1, 3, size, 2 * size))
     assert max(len(unit.forms.chosen) for unit in units) <= 4
+
+
+class ReturnsBoth(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = BasicBlock(8, 8), BasicBlock(8, 8)
+
+    def forward(self, x):
+        between = self.first(x)
+        return between, self.second(between)
+
+
+@torch.no_grad()
+def test_maps_that_a_network_may_look_at_are_not_overwritten():
+    torch.manual_seed(0)
+    network, x = ReturnsBoth().eval(), torch.randn(2, 8, 6, 5)
+    assert_same(compact(network)(x), network(x), 1e-5)
 
 
 def test_closed_gates_are_no_trouble():
