@@ -21,13 +21,14 @@ from .plan import choose_ways, race
 from .quantise import LIMIT, Quantised, quantise
 from .regroup import regroup
 from .relabel import relabel
-from .runtime import Runtime, session
+from .runtime import Runtime, by_definition, session
 from .shapes import name_sizes
 from .trace import Traced, trace
 
 TOLERANCE = 1e-3
-# Sums in another order round to another whole number, and other boxes may be let through.
-_INT8_TOLERANCE = 0.02
+# Of int8 and bf16: sums in another order are rounded to another number, and other boxes may be let
+# through. The mean.
+_ROUNDED_TOLERANCE = 0.02
 PARTS = ('detector', 'head', 'neck', 'backbone')
 
 
@@ -71,7 +72,8 @@ def export_onnx(
     int8 may change predictions by; layers stay float until it is met.
 
     In onnxruntime the file's outputs are those of the network, within `TOLERANCE`; an int8 file's
-    are those of the graph that was quantised, which in turn was compared with the network.
+    are those of the graph that was quantised, which in turn was compared with the network. In the
+    runtime they are what the file says.
 
     Raises ValueError where outputs are off by more than that, where the network's own overflow,
     for a detector that the part is not known of, and for int8 without images or with gates that
@@ -107,8 +109,9 @@ def export_onnx(
         found = [compare(model, wrap, temporary, x, runtime.threads) for x in inputs]
         if quantised is None:
             _check(path, found)
-        else:
-            _check_int8(quantised.model, temporary, wrap(model), inputs[0])
+        source = temporary if quantised is None else quantised.model
+        if source is not temporary or runtime.name != 'onnxruntime':
+            _check_runtime(source, temporary, runtime, wrap(model), inputs[0], path)
     worst = max(comparison.difference for comparison in found)
     return Report(worst, seconds, ungrouped, found[0].outputs, quantised)
 
@@ -120,18 +123,28 @@ def _check(path: str | os.PathLike, found: 'list[Comparison]') -> None:
         raise ValueError(f'{path} is off by {worst:.1e}, expected at most {TOLERANCE:.0e}')
 
 
-def _check_int8(
-    quantised: onnx.ModelProto, path: str | os.PathLike, part: nn.Module, image: Tensor
+def _check_runtime(
+    source: onnx.ModelProto | str | os.PathLike,
+    file: str | os.PathLike,
+    runtime: Runtime,
+    part: nn.Module,
+    image: Tensor,
+    path: str | os.PathLike,
 ) -> None:
-    """Raise ValueError where grouping changed what an int8 graph computes."""
-    expected, found = (
-        session(model, 0).run(None, {'images': image.numpy()}) for model in (quantised, path)
-    )
-    mean = float(np.max([of_output.mean() for of_output in part.differences(expected, found)]))
-    if not mean <= _INT8_TOLERANCE:
+    """Raise ValueError where the runtime computes something else from a file than its source says.
+
+    source: the graph before it was grouped. path: what the file will be called.
+    """
+    inputs = {'images': image.numpy()}
+    expected, (run, _) = by_definition(source, inputs), runtime.open(file)
+    differences = part.differences(expected, run(inputs))
+    exact = runtime.precision == 'fp32'
+    off = float(np.max([found.max() if exact else found.mean() for found in differences]))
+    limit = TOLERANCE if exact else _ROUNDED_TOLERANCE
+    if not off <= limit:
         raise ValueError(
-            f'{path} is off by {mean:.1e} from int8 without groups, the mean, expected at most '
-            f'{_INT8_TOLERANCE:.0e}'
+            f'{path} is off by {off:.1e} in {runtime.name} in {runtime.precision}, '
+            f'{"" if exact else "the mean, "}expected at most {limit:.0e}'
         )
 
 

@@ -11,7 +11,7 @@ from rich.progress import track
 from ..compiler import fastest
 from .graph import Graph, attributes
 from .regroup import regroup
-from .runtime import Runtime
+from .runtime import Runtime, by_definition
 from .shapes import sizes_of
 from .ways import Way, ways_of
 
@@ -109,14 +109,14 @@ def race(
 ) -> list[float]:
     """The seconds that each model takes, the best of some rounds in turn.
 
-    most_off: from what the first one computes, relative to its variance; those that are further off
-    get no end of seconds.
+    most_off: from what the first one computes by definition, relative to its variance; those that
+    are further off get no end of seconds.
     """
     runs = [runtime.open(model)[0] for model in models]
     near = [True] * len(runs)
     if most_off < math.inf:
-        expected, *others = (run(inputs) for run in runs)
-        near[1:] = [_off(expected, found) <= most_off for found in others]
+        expected = by_definition(models[0], inputs)
+        near = [_off(expected, run(inputs)) <= most_off for run in runs]
     calls = {number: functools.partial(run, inputs) for number, run in enumerate(runs)}
     # Other processes disturb the time on the CPU least, but it adds up over threads.
     clock = time.process_time if runtime.threads == 1 else time.perf_counter

@@ -70,6 +70,15 @@ def session(model: Model, threads: int) -> onnxruntime.InferenceSession:
     return onnxruntime.InferenceSession(_source(model), options, ['CPUExecutionProvider'])
 
 
+def by_definition(model: Model, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
+    """What a model or a file computes node by node in floats: what runtimes are checked against."""
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    ready = onnxruntime.InferenceSession(_source(model), options, ['CPUExecutionProvider'])
+    return ready.run(None, dict(inputs))
+
+
 class RunningFile:
     """An ONNX file that runs: ``file(images)`` is the list of its outputs.
 

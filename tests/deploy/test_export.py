@@ -274,6 +274,23 @@ def test_an_int8_file_that_grouping_changed_is_not_left(
 
     monkeypatch.setattr(export, 'regroup', wrong)
     runtime = Runtime(precision='int8', threads=1)
-    with pytest.raises(ValueError, match='from int8 without groups'):
+    with pytest.raises(ValueError, match='in onnxruntime in int8, the mean'):
         export_onnx(grouped, tmp_path / 'network.onnx', SHAPE, runtime, images=photos())
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize('precision', ['fp32', 'bf16'])
+def test_a_file_that_the_runtime_computes_wrongly_is_not_left(
+    precision, grouped, tmp_path, grouped_wins, monkeypatch
+):
+    pytest.importorskip('openvino')
+    original = Runtime.open
+
+    def wrong(runtime, model):
+        run, about = original(runtime, model)
+        return lambda inputs: [1.5 * y for y in run(inputs)], about
+
+    monkeypatch.setattr(Runtime, 'open', wrong)
+    with pytest.raises(ValueError, match=f'off by .* in openvino in {precision}'):
+        export_onnx(grouped, tmp_path / 'network.onnx', SHAPE, Runtime('openvino', precision, 1))
     assert list(tmp_path.iterdir()) == []

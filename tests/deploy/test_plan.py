@@ -243,3 +243,20 @@ def test_a_model_that_computes_something_else_does_not_win(net):
     assert second < np.inf
     assert third == np.inf
     assert race(models, dict(images=images), ONE)[2] < np.inf
+
+
+def test_what_is_right_wins_where_the_runtime_errs_on_the_first_model(net, monkeypatch):
+    weight, models, original = net().dense(64, 3, 7), [], Runtime.open
+    for _ in range(2):
+        made = net()
+        models.append(made.model(made.conv('images', weight, bias=False)))
+
+    def wrong(runtime, model):
+        run, about = original(runtime, model)
+        return (lambda inputs: [2 * y for y in run(inputs)]) if model is models[0] else run, about
+
+    monkeypatch.setattr(Runtime, 'open', wrong)
+    images = np.random.default_rng(0).standard_normal((1, 3, 16, 16), np.float32)
+    first, second = race(models, dict(images=images), ONE, 1e-3)
+    assert first == np.inf
+    assert second < np.inf
