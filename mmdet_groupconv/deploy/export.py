@@ -69,7 +69,8 @@ def export_onnx(
     stages, the RPN's), the neck's or the backbone's. image: ``[1, 3, H, W]``, uint8, RGB, to
     compare outputs for, at both sizes; noise if not given. about: kept in the file's metadata.
     images: likewise, of any sizes, that int8 is calibrated on. limit: how much of their variance
-    int8 may change predictions by; layers stay float until it is met.
+    int8 may change predictions by; layers stay float until it is met. Infinite for weights that
+    mean nothing.
 
     In onnxruntime the file's outputs are those of the network, within `TOLERANCE`; an int8 file's
     are those of the graph that was quantised, which in turn was compared with the network. In the
@@ -111,7 +112,7 @@ def export_onnx(
             _check(path, found)
         source = temporary if quantised is None else quantised.model
         if source is not temporary or runtime.name != 'onnxruntime':
-            _check_runtime(source, temporary, runtime, wrap(model), inputs[0], path)
+            _check_runtime(source, temporary, runtime, wrap(model), inputs[0], path, limit)
     worst = max(comparison.difference for comparison in found)
     return Report(worst, seconds, ungrouped, found[0].outputs, quantised)
 
@@ -130,21 +131,23 @@ def _check_runtime(
     part: nn.Module,
     image: Tensor,
     path: str | os.PathLike,
+    limit: float,
 ) -> None:
     """Raise ValueError where the runtime computes something else from a file than its source says.
 
-    source: the graph before it was grouped. path: what the file will be called.
+    source: the graph before it was grouped. path: what the file will be called. limit: see
+    :func:`export_onnx`.
     """
     inputs = {'images': image.numpy()}
     expected, (run, _) = by_definition(source, inputs), runtime.open(file)
     differences = part.differences(expected, run(inputs))
     exact = runtime.precision == 'fp32'
     off = float(np.max([found.max() if exact else found.mean() for found in differences]))
-    limit = TOLERANCE if exact else _ROUNDED_TOLERANCE
-    if not off <= limit:
+    most = TOLERANCE if exact else max(_ROUNDED_TOLERANCE, limit)
+    if not off <= most:
         raise ValueError(
             f'{path} is off by {off:.1e} in {runtime.name} in {runtime.precision}, '
-            f'{"" if exact else "the mean, "}expected at most {limit:.0e}'
+            f'{"" if exact else "the mean, "}expected at most {most:.0e}'
         )
 
 

@@ -50,10 +50,9 @@ def choose_ways(
         if len(tried) > 1:
             best = _fastest(timed, timed_node[node.output[0]], tried, sizes, runtime)
             ways.update({n.output[0]: best for n in nodes})
-    for name in found:  # dense ones that can give their outputs in an order of choice
-        reader = graph.reader_behind(name)
-        if name not in ways and reader is not None and reader.output[0] in ways:
-            ways[name] = ways_of(np.ones_like(graph.weight(found[name])), needed[name])[0]
+    for name, node in found.items():  # dense ones, of which nobody reads some filters
+        if name not in ways and not needed[name].all():
+            ways[name] = ways_of(np.ones_like(graph.weight(node)), needed[name])[0]
     return ways
 
 

@@ -81,7 +81,7 @@ class _Regrouping:
         if way.native:
             self.maps[name] = [self._native(node, way)]
         elif len(way.bundles) == 1:
-            self.maps[name] = [self._one(node, self._wanted_order(name, way), way.bundles[0].reads)]
+            self.maps[name] = [self._one(node, *way.bundles[0])]
         else:
             self.maps[name] = [
                 self._one(node, _fill(bundle.filters, round_up(len(bundle.filters))), bundle.reads)
@@ -127,16 +127,6 @@ class _Regrouping:
         whole = np.rint(weight / scale).astype(np.int8)
         inputs = [self.writer.constant(whole), self.writer.constant(scale.reshape(-1))]
         return self.writer.node('DequantizeLinear', inputs, axis=0)
-
-    def _wanted_order(self, name: str, way: Way) -> np.ndarray:
-        """Of the filters of one convolution: as its only reader takes them, if it groups them."""
-        filters, reader = way.bundles[0].filters, self.graph.reader_behind(name)
-        reader_way = None if reader is None else self.ways.get(reader.output[0])
-        if reader_way is not None and reader_way.native:
-            order = np.concatenate(_equal(reader_way)[0])
-            if set(filters) <= set(order) and len(order) <= round_up(len(filters)) * 1.3:
-                return order
-        return filters
 
     def _take(self, name: str, wanted: np.ndarray, total: int) -> Part:
         """A tensor with the `wanted` channels of a map, perhaps with others that cost nothing."""

@@ -192,20 +192,6 @@ def test_groups_that_fit_each_other_need_no_reordering(net):
     assert kinds[first : first + 3] == ['Conv', 'Relu', 'Conv']
 
 
-def test_a_dense_layer_gives_its_outputs_as_the_groups_behind_it_take_them(net, run, assert_same):
-    made = net(channels=16)
-    first = made.conv('images', made.dense(64, 16))
-    second = made.conv(made.node('Relu', first), made.groups(64, 64, 4))
-    model = made.model(made.node('Relu', second))
-    tried = ways_by_name(model)
-    native = next(way for way in tried[second] if way.native)
-    images = np.random.default_rng(0).standard_normal((1, 16, 5, 5), np.float32)
-    for ways, gathers in (({second: native}, 2), ({first: tried[first][0], second: native}, 1)):
-        new = regroup(model, ways)
-        assert [node.op_type for node in new.graph.node].count('Gather') == gathers
-        assert_same(run(new, images), run(model, images))
-
-
 def test_an_output_that_is_also_read_is_there_before_its_readers(net, run, assert_same):
     made = net(channels=64)
     x = made.conv('images', made.groups(64, 64, 4))
