@@ -13,7 +13,7 @@ from .graph import Graph
 from .regroup import regroup
 from .runtime import Runtime
 
-LIMIT = 0.002
+LIMIT = 0.004
 _LAYERS = 'Conv', 'Gemm', 'MatMul'
 _STAY_FLOAT = 'Resize', 'RoiAlign'  # OpenVINO loses accuracy where int8 maps are enlarged
 _CHOOSE_BOXES = 'NonMaxSuppression', 'TopK'
@@ -59,7 +59,7 @@ def quantise(
         for name, nodes in track(layers.items(), 'finding layers to stay float')
     }
     mixed = quantised
-    for name in sorted(shares, key=shares.get, reverse=True):
+    for name in sorted((n for n in shares if shares[n] > 0), key=shares.get, reverse=True):
         blamed[name] = shares[name]
         mixed = _floating(model, quantised, [n for name in blamed for n in layers[name]])
         change = measure(mixed)
@@ -120,24 +120,29 @@ def _change(
 ) -> Callable[[ModelProto], float]:
     """How much another graph's predictions are off, relative to their variance.
 
-    Predictions: of the last convolutions before boxes are chosen.
+    Predictions: of the last convolutions before boxes are chosen; levels that share one are one, as
+    some of them may find nothing, and then hardly vary.
     """
     graph = Graph(model.graph)
     convs = [node for node in graph.nodes if node.op_type == 'Conv']
     of_boxes = _reach([n for n in graph.nodes if n.op_type in _BY_BOX], graph.behind)
     first = [node for node in convs if id(node) not in of_boxes]
     lead = _reach(first, graph.maps_before)
-    outputs = [node.output[0] for node in first if id(node) not in lead]
-    expected = _outputs(model, outputs, images, runtime)
-    scale = [float(np.var(np.concatenate([x.ravel() for x in xs]))) or 1.0 for xs in expected]
+    predicting = [node for node in first if id(node) not in lead]
+    outputs = [node.output[0] for node in predicting]
+    layers = [graph.root(node.input[1]) for node in predicting]
+
+    def predictions(model: ModelProto) -> list[np.ndarray]:
+        found = defaultdict(list)
+        for layer, of_images in zip(layers, _outputs(model, outputs, images, runtime), strict=True):
+            found[layer] += [x.ravel() for x in of_images]
+        return [np.concatenate(values) for values in found.values()]
+
+    expected = predictions(model)
 
     def measure(other: ModelProto) -> float:
-        found = _outputs(other, outputs, images, runtime)
-        changes = [
-            np.mean([np.square(x - y).mean() for x, y in zip(xs, ys, strict=True)]) / variance
-            for xs, ys, variance in zip(found, expected, scale, strict=True)
-        ]
-        return float(np.mean(changes))
+        pairs = zip(predictions(other), expected, strict=True)
+        return float(np.mean([np.square(x - y).mean() / (y.var() or 1.0) for x, y in pairs]))
 
     return measure
 

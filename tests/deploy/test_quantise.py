@@ -102,3 +102,16 @@ def test_a_missing_package_is_named(net, monkeypatch):
     monkeypatch.setitem(sys.modules, 'nncf', None)
     with pytest.raises(ImportError, match='nncf not found'):
         quantise(predictor(net)[0], noise(1), Runtime())
+
+
+def test_levels_that_find_nothing_count_by_what_they_vary(net):
+    def levels(error):
+        made = net()
+        weight = made.constant(made.dense(4, 3))
+        small = made.node('Mul', 'images', made.constant(np.float32(1e-3)))
+        shifted = made.node('Add', small, made.constant(np.float32(error)))
+        outputs = [made.conv(x, weight, bias=False) for x in ('images', shifted)]
+        return made.model(*(made.node('Mul', y, made.constant(np.float32(1))) for y in outputs))
+
+    change = quantising._change(levels(0), noise(), Runtime())(levels(1e-3))
+    assert 0 < change < 1e-5  # of the second level's own variance it is 1
