@@ -35,7 +35,6 @@ class _Regrouping:
         self.graph, self.ways, self.writer = Graph(model.graph), ways, Writer()
         self.maps: dict[str, list[Part]] = {}  # tensors whose channels are elsewhere
         self.total: dict[str, int] = {}
-        self.whole: dict[str, tuple[str, list[str]]] = {}  # see _remember
         for node in self.graph.nodes:
             self._rewrite(node)
         for name in self.graph.outputs:
@@ -55,8 +54,6 @@ class _Regrouping:
                 Part(self.writer.node(node.op_type, [part.tensor, *rest], **attrs), part.ids)
                 for part in self.maps[x]
             ]
-            for new, old in zip(self.maps[name], self.maps[x], strict=True):
-                self._remember(node, old.tensor, new.tensor)
         elif x in self.maps and self.graph.is_depthwise(node):
             self.total[name] = self.total[x]
             self.maps[name] = [self._depthwise(node, part) for part in self.maps[x]]
@@ -64,16 +61,6 @@ class _Regrouping:
             for tensor in node.input:
                 self._in_order(tensor)
             self.writer.nodes.append(node)
-            if self.graph.looks_at_values(node):
-                self._remember(node, x, name)
-
-    def _remember(self, node: NodeProto, x: str, y: str) -> None:
-        """Of a map that was made whole numbers with a zero in their midst: how, and from what."""
-        if node.op_type == 'QuantizeLinear' and len(node.input) > 2:
-            if self.graph.constant(node.input[2]).any():
-                self.whole[y] = x, list(node.input[1:])
-        elif node.op_type == 'DequantizeLinear' and x in self.whole:
-            self.whole[y] = self.whole[x]
 
     def _convolve(self, node: NodeProto, way: Way) -> None:
         name = node.output[0]
@@ -193,12 +180,6 @@ class _Regrouping:
         return Part(tensor, np.concatenate([part.ids for part in parts]))
 
     def _gather(self, x: Part, places: np.ndarray, output: str | None = None) -> str:
-        if x.tensor in self.whole:
-            # OpenVINO computes convolutions of such maps wrongly where something is in between.
-            source, scale = self.whole[x.tensor]
-            gathered = self._gather(x._replace(tensor=source), places)
-            gathered = self.writer.node('QuantizeLinear', [gathered, *scale])
-            return self.writer.node('DequantizeLinear', [gathered, *scale], output)
         places = places.astype(np.int64)
         starts = np.flatnonzero(np.diff(places, prepend=places[0] - 2) != 1)
         if len(starts) > min(len(places) // _RUN, _MOST_RUNS):

@@ -72,6 +72,14 @@ def test_a_layer_that_costs_accuracy_stays_float_and_is_named(net, run):
     assert np.square(found - expected).mean() / expected.var() < 0.002
 
 
+def test_no_map_has_a_zero_point(net):
+    graph = Graph(quantise(predictor(net)[0], noise(), Runtime()).model.graph)
+    quantisers = [node for node in graph.nodes if node.op_type == 'QuantizeLinear']
+    zeros = [graph.constant(node.input[2]) for node in quantisers]
+    assert {str(zero.dtype) for zero in zeros} == {'int8', 'uint8'}  # signed, and behind a ReLU
+    assert not any(zero.any() for zero in zeros)
+
+
 def test_maps_that_are_enlarged_stay_float(net):
     made = net()
     x = made.node('Relu', made.conv('images', made.dense(16, 3, 3)))

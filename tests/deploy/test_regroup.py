@@ -210,18 +210,3 @@ def test_without_ways_the_graph_stays_as_it_is(net):
     for name, tried in ways_by_name(model).items():
         regroup(model, {name: tried[-1]})
     assert model.SerializeToString() == before
-
-
-@pytest.mark.parametrize('zero', [0, 128])
-def test_maps_with_a_zero_point_are_gathered_as_floats(net, run, assert_same, zero):
-    made = net(channels=64)
-    x = made.node('Relu', 'images') if zero == 0 else 'images'
-    name = made.conv(made.quantised(x, zero=zero), made.whole(made.groups(64, 64, 4, 3)))
-    model = made.model(made.node('Relu', name))
-    way = next(w for w in ways_by_name(model)[name] if w.native)
-    new = regroup(model, {name: way})
-    makers = {out: node for node in new.graph.node for out in node.output}
-    conv = next(node for node in new.graph.node if node.op_type == 'Conv')
-    assert makers[conv.input[0]].op_type == ('DequantizeLinear' if zero else 'Gather')
-    images = np.random.default_rng(0).standard_normal((1, 64, 9, 7), np.float32)
-    assert_same(run(new, images), run(model, images), 0.02)
