@@ -31,7 +31,7 @@ from mmdet_groupconv.checkpoints import check_writable, write_json
 from mmdet_groupconv.compiler import compact, explain
 from mmdet_groupconv.engine.errors import user_errors
 from mmdet_groupconv.engine.launch import load_config
-from mmdet_groupconv.engine.options import add_config_options
+from mmdet_groupconv.engine.options import add_config_options, add_shape_option, check_shape
 from mmdet_groupconv.macs import count_macs
 
 
@@ -41,7 +41,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--dense', help='config of the dense network; else found by its name')
     parser.add_argument('--part', choices=('backbone', 'detector'), default='backbone')
     parser.add_argument('--train', action='store_true', help='time training steps of the detector')
-    parser.add_argument('--shape', type=int, nargs=2, default=(800, 1344), metavar=('H', 'W'))
+    add_shape_option(parser)
     parser.add_argument('--batch', type=int, default=1)
     parser.add_argument('--ratio', type=float, help='set the MAC ratio of MSGC gates first')
     parser.add_argument('--rounds', type=int, default=7)
@@ -93,8 +93,7 @@ def check(args: argparse.Namespace) -> None:
         raise ValueError('--explain is of inference, expected no --train beside it')
     if min(args.rounds, args.batch, args.threads) < 1:
         raise ValueError('--rounds, --batch and --threads are 1 or more')
-    if min(args.shape) < 64:
-        raise ValueError(f'--shape {args.shape[0]} {args.shape[1]}, expected 64 or more each')
+    check_shape(args)
 
 
 def dense_config(args: argparse.Namespace) -> Config:

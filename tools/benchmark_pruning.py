@@ -31,7 +31,7 @@ from mmdet_groupconv.engine.launch import (
     load_config,
     use_amp,
 )
-from mmdet_groupconv.engine.options import add_config_options, add_run_options
+from mmdet_groupconv.engine.options import add_config_options, add_run_options, add_shape_option
 
 _STEPS = 400  # so many at most, each prunes a little of what is left
 _ROUNDS = 21  # of timing
@@ -46,7 +46,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--round-to', type=int, default=16, help='channels in multiples of')
     parser.add_argument('--teacher', help='checkpoint of the dense detector to distil from')
     parser.add_argument('--amp', action='store_true')
-    parser.add_argument('--shape', type=int, nargs=2, default=(800, 1344), metavar=('H', 'W'))
+    add_shape_option(parser)
     parser.add_argument(
         '--beside', nargs='+', default=[], metavar='FILE', help='of tools/export.py, to be timed'
     )

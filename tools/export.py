@@ -19,7 +19,13 @@ from mmdet_groupconv.compiler.freezing import freeze_gates
 from mmdet_groupconv.engine.calibration import calibration_batches
 from mmdet_groupconv.engine.errors import user_errors
 from mmdet_groupconv.engine.launch import build_model, load_config
-from mmdet_groupconv.engine.options import add_config_options, add_freeze_options, check_freeze
+from mmdet_groupconv.engine.options import (
+    add_config_options,
+    add_freeze_options,
+    add_shape_option,
+    check_freeze,
+    check_shape,
+)
 
 _OURS = "Written beside the file by mmdet_groupconv's tools/export.py"
 
@@ -36,14 +42,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         help='all of it, from pixels to boxes, or from normalised images to maps; of a two-stage '
         'detector, "head" ends with the RPN',
     )
-    parser.add_argument(
-        '--shape',
-        type=int,
-        nargs=2,
-        default=(800, 1344),
-        metavar=('H', 'W'),
-        help='size of image to make it fast for; the file takes any',
-    )
+    add_shape_option(parser, 'size of image to make it fast for; the file takes any')
     parser.add_argument('--image', help='to check the file on; noise if not given')
     parser.add_argument(
         '--runtime',
@@ -71,8 +70,7 @@ def check(args: argparse.Namespace) -> None:
         raise ValueError(f'{beside} is another file, expected a folder without one for --out')
     if args.threads < 1:
         raise ValueError(f'--threads {args.threads}, expected 1 or more')
-    if min(args.shape) < 64:
-        raise ValueError(f'--shape {args.shape[0]} {args.shape[1]}, expected 64 or more each')
+    check_shape(args)
     check_freeze(args)
 
 

@@ -26,7 +26,7 @@ from mmdet_groupconv.engine.group_detector import (
 )
 from mmdet_groupconv.engine.grouped_config import METHODS
 from mmdet_groupconv.engine.launch import build_model, build_runner, load_config
-from mmdet_groupconv.engine.options import add_config_options
+from mmdet_groupconv.engine.options import add_config_options, add_shape_option, check_shape
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -58,7 +58,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--teacher', help='checkpoint of the same detector, better trained, to distil from'
     )
-    parser.add_argument('--shape', type=int, nargs=2, default=(800, 1344), metavar=('H', 'W'))
+    add_shape_option(parser)
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument(
         '--evaluate',
@@ -78,8 +78,7 @@ def check(args: argparse.Namespace) -> None:
     for name, least in (('align', 1), ('calibrate', 1), ('seed', 0)):
         if getattr(args, name) < least:
             raise ValueError(f'--{name} {getattr(args, name)}, expected {least} or more')
-    if min(args.shape) < 64:
-        raise ValueError(f'--shape {args.shape[0]} {args.shape[1]}, expected 64 or more each')
+    check_shape(args)
     if osp.exists(args.out) and not osp.isdir(args.out):
         raise ValueError(f'--out {args.out} is a file, expected a folder')
 
