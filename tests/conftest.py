@@ -7,6 +7,7 @@ from pathlib import Path
 import hypothesis
 import pytest
 import torch
+import yapf.yapflib.yapf_api  # noqa: F401  (before workers start: it writes its cache in place)
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from torch import nn
