@@ -1,7 +1,7 @@
 """A network as an ONNX file that was checked against it."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import NamedTuple
 
@@ -111,15 +111,10 @@ def export_onnx(
         if quantised is None:
             _check(path, found)
         if quantised is not None or runtime.name != 'onnxruntime':
-            source = temporary if quantised is None else quantised.model
-            graphs = source, traced.graph
-            off, most = _off_in_runtime(temporary, graphs, runtime, wrap(model), inputs[0])
-            most = max(most, limit) if runtime.precision != 'fp32' else most
-            if not off <= most:
-                raise ValueError(
-                    f'{path} is off by {off:.1e} in {runtime.name} in {runtime.precision}, '
-                    f'expected at most {most:.0e}'
-                )
+            part = wrap(model)
+            _check_runtime(
+                path, temporary, traced.graph, quantised, runtime, part, inputs[0], limit
+            )
     worst = max(comparison.difference for comparison in found)
     return Report(worst, seconds, ungrouped, found[0].outputs, quantised)
 
@@ -131,25 +126,39 @@ def _check(path: str | os.PathLike, found: 'list[Comparison]') -> None:
         raise ValueError(f'{path} is off by {worst:.1e}, expected at most {TOLERANCE:.0e}')
 
 
-def _off_in_runtime(
+def _check_runtime(
+    path: str | os.PathLike,
     file: str | os.PathLike,
-    graphs: tuple[onnx.ModelProto | str | os.PathLike, onnx.ModelProto],
+    graph: onnx.ModelProto,
+    quantised: Quantised | None,
     runtime: Runtime,
     part: nn.Module,
     image: Tensor,
-) -> tuple[float, float]:
-    """How far what a runtime computes from a file is from what its source says; the most allowed.
+    limit: float,
+) -> None:
+    """Raise ValueError where a runtime computes something else from a file than its graph says.
 
-    graphs: that source, ungrouped, and the same in floats.
+    path: what the file will be called. graph: in floats, before it was grouped; quantised: of int8.
     """
-    inputs = {'images': image.numpy()}
-    expected, in_floats = (by_definition(graph, inputs) for graph in graphs)
+    inputs, most = {'images': image.numpy()}, TOLERANCE
+    expected = by_definition(file if quantised is None else quantised.model, inputs)
     found = part.differences(expected, runtime.open(file)[0](inputs))
     if runtime.precision == 'fp32':
-        return float(np.max([of_output.max() for of_output in found])), TOLERANCE
-    rounding = part.differences(in_floats, expected)
-    off, of_rounding = (float(np.max([np.median(x) for x in y])) for y in (found, rounding))
-    return off, max(_ROUNDED_TOLERANCE, 2 * of_rounding)
+        off = _largest(np.max, found)
+    else:
+        off, most = _largest(np.median, found), max(_ROUNDED_TOLERANCE, limit)
+    if quantised is not None:
+        rounding = part.differences(by_definition(graph, inputs), expected)
+        most = max(most, 2 * _largest(np.median, rounding))
+    if not off <= most:
+        raise ValueError(
+            f'{path} is off by {off:.1e} in {runtime.name} in {runtime.precision}, expected at '
+            f'most {most:.0e}'
+        )
+
+
+def _largest(statistic: Callable, differences: list[np.ndarray]) -> float:
+    return float(np.max([statistic(of_output) for of_output in differences]))  # NaN if one is
 
 
 def _part(model: nn.Module, part: str) -> type[Detecting] | partial[RawOutputs]:

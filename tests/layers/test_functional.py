@@ -253,27 +253,25 @@ def test_channels_last_input_and_weight_give_the_same(form):
     )
 
 
-EVERY_WAY = list(product(FORMS, ASSIGNS, [1, 2]))  # the last one: gates
-
-
-def test_closed_gate_gives_the_bias_alone():
-    for case in EVERY_WAY:
+def in_every_way():
+    """The case in words, and inputs, with a gate of ones: one for both images, or one each."""
+    for case in product(FORMS, ASSIGNS, [1, 2]):
         form, assign_kind, gate_batch = case
         filters, size = FORMS[form]
         assign, groups, _ = make_assign(assign_kind, filters)
         x, weight, _, bias = make_inputs(filters, size, (3, 3), groups, 2)
-        gate = torch.zeros(gate_batch, groups, CHANNELS)
-        y = grouped_conv2d(x, weight, gate, assign, bias, 1, 1)
+        yield case, x, weight, torch.ones(gate_batch, groups, CHANNELS), assign, bias
+
+
+def test_closed_gate_gives_the_bias_alone():
+    for case, x, weight, gate, assign, bias in in_every_way():
+        y = grouped_conv2d(x, weight, torch.zeros_like(gate), assign, bias, 1, 1)
         assert torch.equal(y, bias[:, None, None].expand_as(y)), case
 
 
 def test_open_gate_equals_the_dense_convolution():
-    for case in EVERY_WAY:
-        form, assign_kind, gate_batch = case
-        filters, size = FORMS[form]
-        assign, groups, _ = make_assign(assign_kind, filters)
-        x, weight, _, bias = make_inputs(filters, size, (3, 3), groups, 2)
-        y = grouped_conv2d(x, weight, torch.ones(gate_batch, groups, CHANNELS), assign, bias, 2, 1)
+    for case, x, weight, gate, assign, bias in in_every_way():
+        y = grouped_conv2d(x, weight, gate, assign, bias, 2, 1)
         assert torch.allclose(y, F.conv2d(x, weight, bias, 2, 1), atol=1e-5, rtol=1e-5), case
 
 
