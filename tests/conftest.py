@@ -73,6 +73,38 @@ def tool():
     return load
 
 
+@pytest.fixture(scope='session')
+def tiny_run(tool, tmp_path_factory):
+    """Of a finished run of two iterations."""
+    folder = tmp_path_factory.mktemp('tiny_run')
+    loaders = [
+        f'{loader}_dataloader.{setting}'
+        for loader in ('train', 'val', 'test')
+        for setting in (
+            'num_workers=0',
+            'persistent_workers=False',
+            'batch_size=2',
+            'dataset.num_images=4',
+            'dataset.image_size=64',
+            f'dataset.data_root={folder}',
+        )
+    ]
+    settings = [
+        *loaders,
+        f'val_evaluator.ann_file={folder}/annotations/val.json',
+        f'test_evaluator.ann_file={folder}/annotations/val.json',
+        'model.backbone.base_channels=8',
+        'model.neck.in_channels=[8,16,32,64]',
+        'train_cfg.max_epochs=1',
+        'train_cfg.val_interval=1',
+        'default_hooks.logger.interval=1',
+        'experiment_name=tiny_run',
+        'visualizer.name=tiny_run',
+    ]
+    tool('train').main([str(DEMO), f'--work-dir={folder}/run', '--cfg-options', *settings])
+    return folder / 'run'
+
+
 @pytest.fixture
 def one_thread():
     """Sums of several threads may differ from run to run."""

@@ -39,6 +39,10 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     add_config_options(parser)
     parser.add_argument('--dense', help='config of the dense network; else found by its name')
+    parser.add_argument(
+        '--checkpoint',
+        help='trained weights of the config; else they are random, as the dense ones',
+    )
     parser.add_argument('--part', choices=('backbone', 'detector'), default='backbone')
     parser.add_argument('--train', action='store_true', help='time training steps of the detector')
     add_shape_option(parser)
@@ -87,6 +91,8 @@ def check(args: argparse.Namespace) -> None:
         float(factor)
     if args.train and (args.precision or args.freeze is not None):
         raise ValueError('--precision and --freeze are of inference, expected no --train')
+    if args.checkpoint and args.ratio:
+        raise ValueError('--ratio is of random weights, expected no --checkpoint beside it')
     if args.freeze is not None and not 0 <= args.freeze <= 1:
         raise ValueError(f'--freeze {args.freeze}, expected a share from 0 to 1')
     if args.explain and args.train:
@@ -134,7 +140,7 @@ def main(argv: list[str] | None = None) -> int:
             channels_last=args.channels_last,
             seed=args.seed,
         )
-        model, dense = bench.network(cfg), bench.network(dense_cfg)
+        model, dense = bench.network(cfg, args.checkpoint), bench.network(dense_cfg)
         counted = model if args.part == 'detector' or args.train else model.backbone
         if args.ratio:
             set_mac_ratio(counted, bench.images, args.ratio)

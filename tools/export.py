@@ -6,6 +6,7 @@ import shutil
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import mmcv
 import torch
@@ -14,7 +15,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from mmdet_groupconv.checkpoints import check_writable, load_weights, whole_file
+from mmdet_groupconv.benchmark import describe
+from mmdet_groupconv.checkpoints import check_writable, load_weights, whole_file, write_json
 from mmdet_groupconv.compiler.freezing import freeze_gates
 from mmdet_groupconv.engine.calibration import calibration_batches
 from mmdet_groupconv.engine.errors import user_errors
@@ -64,6 +66,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 
 def check(args: argparse.Namespace) -> None:
     """Raise ValueError for what would else fail after minutes of work."""
+    if not args.out.endswith('.onnx'):
+        raise ValueError(f'--out {args.out}: expected a name that ends in .onnx')
     check_writable(args.out, args.checkpoint)
     beside = Path(args.out).with_name('detect.py')
     if args.part == 'detector' and beside.exists() and _OURS not in beside.read_text():
@@ -106,6 +110,23 @@ def pixels_of(batches: Iterable[dict]) -> Iterator[Tensor]:
             yield image[None].flip(1).contiguous()
 
 
+def figures(args: argparse.Namespace, report: NamedTuple) -> dict:
+    """What was found about a file, for programs; times in ms. report: the exporter's."""
+    found = dict(
+        **{name: getattr(args, name) for name in ('config', 'checkpoint', 'part', 'shape')},
+        **{name: getattr(args, name) for name in ('runtime', 'precision', 'threads')},
+        bytes=Path(args.out).stat().st_size,
+        milliseconds=1000 * report.seconds,
+        dense_milliseconds=None if report.ungrouped is None else 1000 * report.ungrouped,
+        difference=report.difference,
+        outputs=report.outputs,
+        machine=describe(torch.device('cpu')),
+    )
+    if report.quantised is not None:
+        found.update(change=report.quantised.change, stay_float=report.quantised.stay_float)
+    return found
+
+
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     with user_errors():
@@ -141,6 +162,7 @@ def main(argv: list[str] | None = None) -> int:
         if args.part == 'detector':
             with whole_file(Path(args.out).with_name('detect.py')) as temporary:
                 shutil.copyfile(deploy.DETECT, temporary)
+        write_json(Path(args.out).with_suffix('.json'), figures(args, report))
     height, width = args.shape
     table = Table('output', 'shape', title=f'{args.out}: {height}x{width}', title_justify='left')
     for name, size in report.outputs.items():

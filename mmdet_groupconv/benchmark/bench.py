@@ -13,6 +13,7 @@ from mmengine.registry import HOOKS
 from mmengine.structures import InstanceData
 from torch import nn
 
+from ..checkpoints import load_weights
 from ..compiler.freezing import freeze_gates
 from ..engine import MACBudgetHook, MACRatioHook
 from ..engine.launch import build_model
@@ -48,15 +49,18 @@ class Bench:
         """Of images and of eager networks."""
         return torch.channels_last if self.channels_last else torch.contiguous_format
 
-    def network(self, cfg: Config) -> nn.Module:
-        """The config's detector with random weights, on the device."""
+    def network(self, cfg: Config, checkpoint: str | None = None) -> nn.Module:
+        """The config's detector on the device, with a checkpoint's weights or else random ones."""
         cfg.model.backbone.init_cfg = None
         torch.manual_seed(self.seed)
-        model = build_model(cfg).to(self.device)
-        with contextlib.redirect_stdout(None):
-            model.init_weights()
-        prepare(model, cfg, self.seed)
-        return model.to(memory_format=self.layout)
+        model = build_model(cfg)
+        if checkpoint is None:
+            with contextlib.redirect_stdout(None):
+                model.init_weights()
+            prepare(model, cfg, self.seed)
+        else:
+            load_weights(model, checkpoint)
+        return model.eval().to(self.device, memory_format=self.layout)
 
     def autocast(self) -> torch.autocast:
         """As asked for."""

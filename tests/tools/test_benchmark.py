@@ -3,9 +3,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from mmengine.config import Config
 from mmengine.model import BaseModel
 
 from mmdet_groupconv.benchmark import AbsentError
+from mmdet_groupconv.engine.launch import build_model
+from mmdet_groupconv.layers import MaskGenerator
 
 PROJECT = Path(__file__).resolve().parents[2]
 RETINANET = PROJECT / 'configs/retinanet'
@@ -55,6 +58,16 @@ def test_all_forms_of_a_backbone_are_timed(benchmark, tmp_path, capsys):
     assert 'published form' in printed
     assert 'layer4.1.conv2' in printed
     assert 'torch.compile: left out' in printed
+
+
+def test_a_checkpoint_s_gates_are_timed(benchmark, tmp_path):
+    model, out = build_model(Config.fromfile(OURS)), tmp_path / 'figures.json'
+    for generator in (m for m in model.modules() if isinstance(m, MaskGenerator)):
+        generator.conv[3].bias.data.fill_(-10)
+    torch.save(dict(state_dict=model.state_dict(), meta={}), tmp_path / 'closed.pth')
+    weights = '--checkpoint', str(tmp_path / 'closed.pth')
+    assert benchmark([OURS, *SMALL, *weights, '--out', str(out)]) == 0
+    assert json.loads(out.read_text())['ratio'] < 0.3
 
 
 @pytest.mark.parametrize('arguments', [['--part', 'detector'], ['--train', '--batch', '2']])
@@ -125,6 +138,7 @@ def total(losses):
         (['--out', 'nowhere/figures.json'], 'folder nowhere not found'),
         (['--rounds', '0'], '1 or more'),
         (['--explain', '--train'], '--explain is of inference'),
+        (['--ratio', '0.5', '--checkpoint', 'a.pth'], '--ratio is of random weights'),
     ],
 )
 def test_mistakes_are_named_before_anything_is_timed(benchmark, arguments, message, capsys):

@@ -117,7 +117,7 @@ def test_the_file_computes_the_part_that_is_asked_for(
         assert name in printed
     assert 'largest difference from PyTorch' in printed
     assert 'with dense convolutions' in printed
-    assert list(tmp_path.iterdir()) == [out]
+    assert sorted(tmp_path.iterdir()) == [out.with_suffix('.json'), out]
 
 
 def test_the_file_tells_what_it_is_of_and_how_images_are_normalised(

@@ -2,52 +2,16 @@
 
 import json
 import re
-from pathlib import Path
 
 import pytest
 import torch
 
-PROJECT = Path(__file__).resolve().parents[2]
-DEMO = str(PROJECT / 'configs/demo/retinanet_msgc-r18_scenes.py')
-
 
 @pytest.fixture(scope='module')
-def work_dir(tool, tmp_path_factory):
-    """Of a finished run of two iterations."""
-    folder = tmp_path_factory.mktemp('report')
-    loaders = [
-        f'{loader}_dataloader.{setting}'
-        for loader in ('train', 'val', 'test')
-        for setting in (
-            'num_workers=0',
-            'persistent_workers=False',
-            'batch_size=2',
-            'dataset.num_images=4',
-            'dataset.image_size=64',
-            f'dataset.data_root={folder}',
-        )
-    ]
-    settings = [
-        *loaders,
-        f'val_evaluator.ann_file={folder}/annotations/val.json',
-        f'test_evaluator.ann_file={folder}/annotations/val.json',
-        'model.backbone.base_channels=8',
-        'model.neck.in_channels=[8,16,32,64]',
-        'train_cfg.max_epochs=1',
-        'train_cfg.val_interval=1',
-        'default_hooks.logger.interval=1',
-        'experiment_name=report',
-        'visualizer.name=report',
-    ]
-    tool('train').main([DEMO, f'--work-dir={folder}/run', '--cfg-options', *settings])
-    return folder / 'run'
-
-
-@pytest.fixture(scope='module')
-def page(tool, work_dir, tmp_path_factory):
+def page(tool, tiny_run, tmp_path_factory):
     """The page and its figures."""
     out = tmp_path_factory.mktemp('page') / 'report.html'
-    assert tool('report').main([str(work_dir), '--out', str(out), '--images=2', '--samples=1']) == 0
+    assert tool('report').main([str(tiny_run), '--out', str(out), '--images=2', '--samples=1']) == 0
     return out.read_text(), json.loads(out.with_suffix('.json').read_text())
 
 
@@ -85,8 +49,8 @@ def test_its_figures_say_where_they_come_from(page):
     assert run['validated']['mac_ratio'] == {'1': pytest.approx(run['mac_ratio'])}
 
 
-def test_the_run_is_left_as_it_was(work_dir, page):
-    names = {path.name for path in work_dir.iterdir()}
+def test_the_run_is_left_as_it_was(tiny_run, page):
+    names = {path.name for path in tiny_run.iterdir()}
     kept = {'epoch_1.pth', 'last_checkpoint', 'retinanet_msgc-r18_scenes.py'}
     assert kept <= names
     assert len(names - kept) == 1  # the log of the training
@@ -96,9 +60,9 @@ def test_the_run_is_left_as_it_was(work_dir, page):
     ('out', 'message'),
     [('page.txt', 'ends in .html'), ('missing/page.html', 'missing not found')],
 )
-def test_a_wrong_output_is_refused_before_the_work(tool, work_dir, tmp_path, capsys, out, message):
+def test_a_wrong_output_is_refused_before_the_work(tool, tiny_run, tmp_path, capsys, out, message):
     with pytest.raises(SystemExit, match='1'):
-        tool('report').main([str(work_dir), '--out', str(tmp_path / out)])
+        tool('report').main([str(tiny_run), '--out', str(tmp_path / out)])
     assert message in capsys.readouterr().err
 
 

@@ -9,10 +9,15 @@ _PLACES = 'work_dir', 'load_from', 'resume', 'launcher', 'experiment_name'  # no
 
 def config_difference(configs: list[Config]) -> dict[str, list[str | None]]:
     """Dotted keys that not all configs set alike, with each one's value; None where it has none."""
-    flat = [_flat(cfg.to_dict()) for cfg in configs]
+    flat = [settings_of(cfg) for cfg in configs]
     keys = dict.fromkeys(key for settings in flat for key in settings)
     rows = {key: [settings.get(key) for settings in flat] for key in keys}
     return {key: values for key, values in rows.items() if len(set(values)) > 1}
+
+
+def settings_of(cfg: Config) -> dict[str, str]:
+    """What a config sets, by dotted keys, but for where a run reads and writes."""
+    return _flat(cfg.to_dict())
 
 
 def _flat(settings: Any, prefix: str = '') -> dict[str, str]:

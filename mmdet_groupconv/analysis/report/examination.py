@@ -87,7 +87,8 @@ def examine(work_dir: str, images: int = 16, samples: int = 4) -> Examination:
     cfg, checkpoint = config_of(work_dir), checkpoint_of(work_dir)
     log = read_run(work_dir)
     with tempfile.TemporaryDirectory() as scratch:
-        runner = _runner(cfg, checkpoint, scratch)
+        runner = quiet_runner(cfg, checkpoint, scratch)
+        runner.load_or_resume()
         metrics = {name: float(value) for name, value in runner.test().items()}
         model = bare_model(runner).eval()
         found = _look(model, runner, images, samples)
@@ -129,7 +130,8 @@ def checkpoint_of(work_dir: str) -> str:
     return found
 
 
-def _runner(cfg: Config, checkpoint: str, scratch: str) -> Runner:
+def quiet_runner(cfg: Config, checkpoint: str | None, scratch: str) -> Runner:
+    """To test a config once more, which leaves what it writes in a folder of its own."""
     cfg = copy.deepcopy(cfg)
     cfg.update(work_dir=scratch, load_from=checkpoint, resume=False, launcher='none')
     cfg.experiment_name = Path(scratch).name  # MMEngine keeps one logger of a name
@@ -138,9 +140,7 @@ def _runner(cfg: Config, checkpoint: str, scratch: str) -> Runner:
     for evaluator in _as_list(cfg.test_evaluator):
         if evaluator['type'] == 'CocoMetric':
             evaluator['classwise'] = True
-    runner = build_runner(cfg, ('test',))
-    runner.load_or_resume()
-    return runner
+    return build_runner(cfg, ('test',))
 
 
 def _look(model: nn.Module, runner: Runner, images: int, samples: int) -> dict:

@@ -1,0 +1,35 @@
+"""What a run says of itself in a row of results."""
+
+import pytest
+from mmengine.config import Config
+from torch import nn
+
+from mmdet_groupconv.analysis.results import read_rows
+from mmdet_groupconv.analysis.results.record import config_hash, count_parameters
+from mmdet_groupconv.layers import FixedGroupConv2d, MSGCConv2d
+
+
+def test_weights_between_groups_are_no_parameters():
+    fixed = nn.Sequential(FixedGroupConv2d(3, 12, 3, groups=3), nn.Conv2d(12, 5, 1))
+    assert count_parameters(fixed) == 12 * 1 * 9 + 12 + 12 * 5 + 5
+
+
+def test_weights_that_an_image_may_need_are():
+    layer = MSGCConv2d(3, 12, 3, heads=2)
+    everything = sum(parameter.numel() for parameter in layer.parameters())
+    assert count_parameters(nn.Sequential(layer)) == everything
+
+
+def test_the_hash_is_of_what_is_trained_not_of_where():
+    one = dict(lr=0.1, data=dict(root='/here', size=3), work_dir='a', load_from='/here/a.pth')
+    moved = dict(lr=0.1, data=dict(root='/there', size=3), work_dir='b', load_from=None)
+    other = dict(one, data=dict(root='/here', size=4))
+    assert config_hash(Config(one)) == config_hash(Config(moved))
+    assert config_hash(Config(one)) != config_hash(Config(other))
+
+
+@pytest.mark.parametrize('content', ['{}', '{"name": "a", "colour": 1}', 'no JSON'])
+def test_a_file_that_is_no_row_is_named(tmp_path, content):
+    (tmp_path / 'a.json').write_text(content)
+    with pytest.raises(ValueError, match=r'a\.json holds no row of results'):
+        read_rows(tmp_path)
