@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from mmdet_groupconv.analysis.results import put_table, read_rows, results_table
+
 PROJECT = Path(__file__).resolve().parents[1]
 DOCS = PROJECT / 'docs'
 RUNS = {
@@ -91,3 +93,19 @@ def test_readmes_figures_are_their_runs(column):
     shown = {row[0]: row[header.index(column)] for row in rows}
     runs = {method: RUNS.get(README[column].format(METHODS[method])) for method in shown}
     assert shown == {method: COLUMNS['mAP'](run) if run else '' for method, run in runs.items()}
+
+
+def test_the_table_of_results_is_made_from_its_rows():
+    table = results_table(read_rows(DOCS / 'results/rows'))
+    assert put_table(DOCS / 'results.md', table) == (DOCS / 'results.md').read_text()
+
+
+def test_a_row_has_what_its_log_ends_with():
+    for row in read_rows(DOCS / 'results/rows'):
+        log = (DOCS / f'results/logs/{row.name}.jsonl').read_text().splitlines()
+        *_, last = map(json.loads, log)
+        assert last['epoch'] == row.epochs == len(log)
+        assert last['coco/bbox_mAP'] == pytest.approx(row.mean_ap, rel=1e-4)
+        for part, name in (('backbone', 'mac_ratio'), ('detector', 'mac_ratio_detector')):
+            logged = last.get(f'val {name}', last.get(name))
+            assert logged == pytest.approx(row.macs[part], rel=1e-4)

@@ -66,9 +66,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 
 def check(args: argparse.Namespace) -> None:
     """Raise ValueError for what would else fail after minutes of work."""
-    if not args.out.endswith('.onnx'):
-        raise ValueError(f'--out {args.out}: expected a name that ends in .onnx')
     check_writable(args.out, args.checkpoint)
+    if Path(args.out).suffix == '.json':
+        raise ValueError(f'--out {args.out}: that name is for what is found about the file')
     beside = Path(args.out).with_name('detect.py')
     if args.part == 'detector' and beside.exists() and _OURS not in beside.read_text():
         raise ValueError(f'{beside} is another file, expected a folder without one for --out')

@@ -11,7 +11,7 @@ import torch
 # OneDL's packages carry on OpenMMLab's under the same import names.
 _PACKAGES = dict(
     torchvision=('torchvision',),
-    mmcv=('onedl-mmcv', 'mmcv'),
+    mmcv=('onedl-mmcv', 'mmcv', 'mmcv-lite'),
     mmengine=('onedl-mmengine', 'mmengine'),
     mmdet=('onedl-mmdetection', 'mmdet'),
     onnxruntime=('onnxruntime', 'onnxruntime-gpu'),

@@ -170,9 +170,8 @@ def _grouped(cfg: Config, settings: Settings, before: MacReport) -> tuple[Config
         original = _of_scope(before, settings.scope).original
         least = opened.always_on + opened.gate_nets
         if settings.method == 'msgc':  # what only closed gates would read is not computed
-            least = _of_scope(
-                _closed(build_model(config), settings.input_size), settings.scope
-            ).macs
+            closed = _closed(build_model(config), settings.input_size)
+            least -= float(_of_scope(closed, settings.scope).unread)
         budget = settings.macs * original - least
         if budget <= 0:
             raise ValueError(

@@ -99,12 +99,14 @@ def test_a_placeholder_made_outside_mmdet_and_mmcv_is_left_alone(module):
 def test_names_that_were_set_to_none_or_left_out_are_bound(module):
     import mmcv.ops
 
-    head = module('mmdet.models.dense_heads.clr_head.clr_head', nms=None)
     transformer = module('mmcv.cnn.bricks.transformer')
+    if hasattr(mmcv.ops, 'line_nms'):  # OneDL's
+        head = module('mmdet.models.dense_heads.clr_head.clr_head', nms=None)
 
     replace_stubs()
 
-    assert head.nms is mmcv.ops.line_nms
+    if hasattr(mmcv.ops, 'line_nms'):
+        assert head.nms is mmcv.ops.line_nms
     assert transformer.MultiScaleDeformableAttention is mmcv.ops.MultiScaleDeformableAttention
 
 
