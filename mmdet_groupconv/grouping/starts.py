@@ -39,17 +39,22 @@ def start_gates(
 ) -> None:
     """Gates by image of MSGC and DGC: open, and ready to close first what matters least.
 
+    To each of MSGC's heads by itself, or to all of them together where a channel that none of them
+    reads is not computed either.
+
     importance: ``[K, C]`` of each layer; layers without are left alone. kept: the share of each
     layer's channels that is to stay open, 1 where it says nothing; DGC's layers know theirs.
     """
     kept = kept or {}
+    saving = _saving_readers(network)
     for name, generator in mask_generators(network).items():
         if name in importance:
             filters = np.arange(len(importance[name]))
             contiguous = filters * generator.heads // len(filters)
-            generator.start_from_importance(
-                _by_head(importance[name], contiguous), kept.get(name, 1.0)
-            )
+            by_head = _by_head(importance[name], contiguous)
+            if name in saving:
+                by_head = by_head.sum(dim=0).expand_as(by_head)
+            generator.start_from_importance(by_head, kept.get(name, 1.0))
     for name, layer in network.named_modules():
         if isinstance(layer, DGCConv2d) and name in importance:
             interleaved = layer.assign.cpu().numpy()
@@ -63,6 +68,15 @@ def mask_generators(network: nn.Module) -> dict[str, MaskGenerator]:
         for conv, generator in getattr(module, 'mask_generators', dict)().items():
             found['.'.join(part for part in (name, conv) if part)] = generator
     return found
+
+
+def _saving_readers(network: nn.Module) -> set[str]:
+    """Convolutions that alone read what others of their block compute."""
+    return {
+        '.'.join(part for part in (name, conv) if part)
+        for name, module in network.named_modules()
+        for conv in getattr(module, 'readers', ())
+    }
 
 
 def _by_head(importance: np.ndarray, assign: np.ndarray) -> torch.Tensor:

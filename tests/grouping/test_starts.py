@@ -54,3 +54,22 @@ def test_groups_and_clusters_are_put_into_their_layers():
     assert torch.equal(layers['sgc'].mask, torch.from_numpy(clusters.mask).float())
     assert layers['dense'].equal_groups == 1
     assert (layers['open'].mask == 1).all()
+
+
+def test_heads_agree_on_what_is_not_computed_where_nobody_reads_it():
+    class Block(nn.Module):
+        readers = dict(reader=('source',))
+
+        def __init__(self):
+            super().__init__()
+            self.reader, self.alone = MSGCConv2d(6, 8, 1), MSGCConv2d(6, 8, 1)
+
+    network, importance = Block(), np.random.default_rng(0).random((8, 6))
+    start_gates(network, dict(reader=importance, alone=importance))
+    ranks = {
+        name: network.get_submodule(name).maskgen.conv[3].bias.detach().view(4, 6).argsort()
+        for name in ('reader', 'alone')
+    }
+    together = torch.from_numpy(importance.sum(axis=0)).argsort()
+    assert torch.equal(ranks['reader'], together.expand(4, 6))
+    assert not torch.equal(ranks['alone'], ranks['reader'])
