@@ -71,11 +71,12 @@ def mask_generators(network: nn.Module) -> dict[str, MaskGenerator]:
 
 
 def _saving_readers(network: nn.Module) -> set[str]:
-    """Convolutions that alone read what others of their block compute."""
+    """Convolutions that alone read what others of their block compute, and don't decide by it."""
     return {
         '.'.join(part for part in (name, conv) if part)
-        for name, module in network.named_modules()
-        for conv in getattr(module, 'readers', ())
+        for name, block in network.named_modules()
+        for conv in getattr(block, 'readers', ())
+        if not getattr(block.get_submodule(conv), 'gate_from_input', False)
     }
 
 

@@ -3,9 +3,16 @@
 import numpy as np
 import pytest
 import torch
+from mmdet.registry import MODELS
 from torch import nn
 
-from mmdet_groupconv.grouping import Groups, regular_clusters, start_gates, start_groups
+from mmdet_groupconv.grouping import (
+    Groups,
+    mask_generators,
+    regular_clusters,
+    start_gates,
+    start_groups,
+)
 from mmdet_groupconv.layers import DGCConv2d, FixedGroupConv2d, FLGCConv2d, MSGCConv2d, SGCConv2d
 
 
@@ -57,19 +64,12 @@ def test_groups_and_clusters_are_put_into_their_layers():
 
 
 def test_heads_agree_on_what_is_not_computed_where_nobody_reads_it():
-    class Block(nn.Module):
-        readers = dict(reader=('source',))
-
-        def __init__(self):
-            super().__init__()
-            self.reader, self.alone = MSGCConv2d(6, 8, 1), MSGCConv2d(6, 8, 1)
-
-    network, importance = Block(), np.random.default_rng(0).random((8, 6))
-    start_gates(network, dict(reader=importance, alone=importance))
-    ranks = {
-        name: network.get_submodule(name).maskgen.conv[3].bias.detach().view(4, 6).argsort()
-        for name in ('reader', 'alone')
-    }
+    backbone = MODELS.build(dict(type='MSGCMobileNetV2', widen_factor=0.5))
+    generators = mask_generators(backbone)
+    name = 'layer4.1.linear_conv.conv'
+    filters, channels, *_ = backbone.get_submodule(name).weight.shape
+    importance = np.random.default_rng(0).random((filters, channels))
+    start_gates(backbone, {name: importance})
+    heads = generators[name].conv[3].bias.detach().view(generators[name].heads, channels)
     together = torch.from_numpy(importance.sum(axis=0)).argsort()
-    assert torch.equal(ranks['reader'], together.expand(4, 6))
-    assert not torch.equal(ranks['alone'], ranks['reader'])
+    assert torch.equal(heads.argsort(dim=1), together.expand_as(heads))
