@@ -8,6 +8,7 @@ from mmengine.config import Config
 from mmdet_groupconv.engine.errors import run_errors, user_errors
 from mmdet_groupconv.engine.launch import build_runner, load_config, use_amp
 from mmdet_groupconv.engine.options import add_config_options, add_run_options
+from mmdet_groupconv.engine.resuming import resume_if_begun
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -39,9 +40,10 @@ def configure(args: argparse.Namespace) -> Config:
         if 'base_batch_size' not in cfg.get('auto_scale_lr', {}):
             raise ValueError('--auto-scale-lr: the config has no auto_scale_lr.base_batch_size')
         cfg.auto_scale_lr.enable = True
-    if args.resume:
-        cfg.resume = True
-        cfg.load_from = None if args.resume == 'auto' else args.resume
+    if args.resume == 'auto':
+        resume_if_begun(cfg)
+    elif args.resume:
+        cfg.resume, cfg.load_from = True, args.resume
     return cfg
 
 

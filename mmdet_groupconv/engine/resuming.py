@@ -8,6 +8,17 @@ from ..checkpoints import latest_checkpoint, read_checkpoint
 from .whole_files import WholeFiles
 
 
+def resume_if_begun(cfg: Config) -> None:
+    """Have a run go on from its work dir, or where nothing is there, begin as the config says.
+
+    That is with the weights of ``load_from`` where it names some, as of a grouped detector.
+    """
+    begun = latest_checkpoint(cfg.work_dir)[0] is not None
+    cfg.resume = begun or not cfg.get('load_from')
+    if begun:
+        cfg.load_from = None
+
+
 def prepare_resume(cfg: Config) -> list[str]:
     """Have MMEngine resume from the last good checkpoint, with the seed of its run.
 

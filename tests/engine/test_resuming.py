@@ -5,7 +5,7 @@ import torch
 from mmengine.config import Config
 
 from mmdet_groupconv.checkpoints import write_checkpoint
-from mmdet_groupconv.engine.resuming import prepare_resume
+from mmdet_groupconv.engine.resuming import prepare_resume, resume_if_begun
 
 META = dict(epoch=1, iter=4, seed=7)
 
@@ -87,3 +87,21 @@ def test_a_file_of_weights_alone_is_named(cfg, save):
 def test_files_that_are_downloaded_first_are_left_alone(cfg):
     cfg.load_from = 'https://host/file.pth'
     assert prepare_resume(cfg) == []
+
+
+def test_a_run_that_has_not_begun_takes_the_weights_that_its_config_names(cfg, tmp_path):
+    cfg.load_from = str(tmp_path / 'grouped.pth')
+    resume_if_begun(cfg)
+    assert (cfg.resume, cfg.load_from) == (False, str(tmp_path / 'grouped.pth'))
+
+
+def test_a_run_that_has_begun_goes_on(cfg, save, tmp_path):
+    save('epoch_1.pth')
+    cfg.load_from = str(tmp_path / 'grouped.pth')
+    resume_if_begun(cfg)
+    assert (cfg.resume, cfg.load_from) == (True, None)
+
+
+def test_a_run_without_either_begins_anew(cfg):
+    resume_if_begun(cfg)
+    assert (cfg.resume, cfg.get('load_from')) == (True, None)  # and says so
