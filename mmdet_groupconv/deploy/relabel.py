@@ -65,10 +65,13 @@ class _Relabelling:
             x, y = node.input[0], node.output[0]
             if not convolves:
                 self._unite(x, y)
-            for name in self._constants(node):  # equal levels share them
+            weight, *bias = self._constants(node)
+            # Equal levels share them; but all layers without a bias share the same zeros.
+            shared = [name for name in bias if np.ptp(self.graph.constant(name)) > 0]
+            for name in (weight, *shared):
                 self._unite(y, f'{name} filters')
             if convolves:
-                self._unite(x, f'{self._constants(node)[0]} channels')
+                self._unite(x, f'{weight} channels')
         elif self.graph.looks_at_values(node) or node.op_type in _KEEPS_CHANNELS:
             self._unite(node.input[0], node.output[0])
         elif node.op_type == 'RoiAlign' or (node.op_type == 'Gather' and _axis(node) == 0):

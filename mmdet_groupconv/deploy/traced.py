@@ -67,7 +67,8 @@ class _Linear(nn.Module):
         self.chain = chain
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.chain(x.t()[None, :, :, None])[0, :, :, 0].t()
+        y = self.chain(x.t()[None, :, :, None])
+        return y.reshape(self.chain.units[-1].unit.out_channels, -1).t()
 
 
 class _Chain(nn.Module):

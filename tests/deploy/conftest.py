@@ -29,12 +29,17 @@ class Net:
         return name
 
     def conv(self, x, weight, bias=True, stride=1, group=1, padding=None):
-        """weight: ``[K, C, k, k]``, or the name of a constant or a tensor with one filter each."""
+        """weight: ``[K, C, k, k]``, or the name of a constant or a tensor with one filter each.
+
+        bias: random, none, or the name of a constant.
+        """
         inputs = [x, weight if isinstance(weight, str) else self.constant(weight)]
         if isinstance(weight, str):
             made = next((n.input[0] for n in self.nodes if weight in n.output), weight)
             weight = next(numpy_helper.to_array(c) for c in self.constants if c.name == made)
-        if bias:
+        if isinstance(bias, str):
+            inputs.append(bias)
+        elif bias:
             inputs.append(self.constant(self.rng.standard_normal(len(weight), np.float32)))
         size = weight.shape[2]
         pads = [size // 2 if padding is None else padding] * 4

@@ -119,6 +119,20 @@ def test_layers_in_other_groups_are_fed_in_runs(net, run, assert_same):
     assert_same(run(new, images), run(model, images))
 
 
+def test_layers_that_share_the_zeros_of_their_bias_have_orders_of_their_own(net, run, assert_same):
+    made = net(channels=3)
+    zeros = made.constant(np.zeros(64, np.float32))
+    x = made.conv('images', made.dense(64, 3), bias=zeros)
+    for _ in range(2):
+        x = made.conv(made.node('Relu', x), made.groups(64, 64, 4), bias=zeros)
+        x = made.conv(made.node('Relu', x), made.dense(64, 64), bias=zeros)
+    model = made.model(made.node('GlobalAveragePool', made.conv(x, made.dense(8, 64))))
+    new = natively(relabel(model))
+    assert not {'Gather', 'Slice', 'Concat'} & set(kinds_of(new))
+    images = np.random.default_rng(0).standard_normal((1, 3, 9, 7), np.float32)
+    assert_same(run(new, images), run(model, images))
+
+
 def test_outputs_stay_in_their_order(net):
     made = net(channels=3)
     x = made.conv('images', made.dense(64, 3))
