@@ -6,7 +6,7 @@ from ..pictures import Run
 from ..pictures.runs import GATES
 
 _MEANS = 'loss'  # of all iterations; of what else is logged, the last value
-_LEFT_OUT = 'base_lr', 'data_time', 'epoch', 'iter', 'memory', 'eta'
+_LEFT_OUT = 'base_lr', 'data_time', 'epoch', 'iter', 'memory'
 
 
 def epochs_of(run: Run) -> list[dict[str, float]]:
@@ -27,7 +27,8 @@ def epochs_of(run: Run) -> list[dict[str, float]]:
                 is_mean = name.startswith(_MEANS) or name == 'time'
                 line[name] = _short(np.mean(own) if is_mean else own[-1])
         for name, (steps, values) in run.val.items():
-            if epoch in steps and not name.startswith(GATES) and name not in _LEFT_OUT:
+            left_out = name.startswith(GATES) or name in (*_LEFT_OUT, 'time')
+            if epoch in steps and not left_out:
                 line[f'val {name}' if name in line else name] = _short(values[steps.index(epoch)])
         epochs.append(line)
     return epochs
