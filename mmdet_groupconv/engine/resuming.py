@@ -13,10 +13,10 @@ def resume_if_begun(cfg: Config) -> None:
 
     That is with the weights of ``load_from`` where it names some, as of a grouped detector.
     """
-    begun = latest_checkpoint(cfg.work_dir)[0] is not None
-    cfg.resume = begun or not cfg.get('load_from')
-    if begun:
-        cfg.load_from = None
+    if cfg.get('load_from') and latest_checkpoint(cfg.work_dir)[0] is None:
+        cfg.resume = False
+    else:
+        cfg.resume, cfg.load_from = True, None
 
 
 def prepare_resume(cfg: Config) -> list[str]:

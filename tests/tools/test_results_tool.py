@@ -2,12 +2,9 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 
-PROJECT = Path(__file__).resolve().parents[2]
-DEMO = str(PROJECT / 'configs/demo/retinanet_msgc-r18_scenes.py')
 ABOUT = ['--detector=RetinaNet', '--data=scenes', '--method=MSGC', '--scope=backbone']
 
 
