@@ -1,4 +1,4 @@
-"""ONNX files in which grouped work is really gone; needs the packages onnx and onnxruntime.
+"""ONNX files in which grouped work is really gone; needs onnx, onnx_ir and onnxruntime.
 
 What PyTorch traces has dense convolutions with zeros in them. Their weights alone tell what to
 leave out, so nothing here knows a method.

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 import onnx
+import onnx_ir as ir
 import torch
 import torch.nn.functional as F
 from mmdet.models.detectors.base import BaseDetector
-from onnx import helper
 from torch import Tensor, nn
 
 from ..checkpoints import whole_file
@@ -103,10 +103,10 @@ def export_onnx(
         calibration = [wrap(model).image(pixels).numpy() for pixels in images]
         quantised = quantise(traced.graph, calibration, runtime, limit)
     best, seconds, ungrouped = _faster(traced, quantised, runtime, inputs[0])
-    helper.set_model_props(best, dict(about or {}))
-    onnx.checker.check_model(best)
+    best.metadata_props.update(about or {})
     with whole_file(path) as temporary:
-        onnx.save(best, temporary)
+        ir.save(best, temporary)
+        onnx.checker.check_model(temporary)
         found = [compare(model, wrap, temporary, x, runtime.threads) for x in inputs]
         if quantised is None:
             _check(path, found)
@@ -129,7 +129,7 @@ def _check(path: str | os.PathLike, found: 'list[Comparison]') -> None:
 def _check_runtime(
     path: str | os.PathLike,
     file: str | os.PathLike,
-    graph: onnx.ModelProto,
+    graph: ir.Model,
     quantised: Quantised | None,
     runtime: Runtime,
     part: nn.Module,
@@ -180,7 +180,7 @@ def _faster(
     quantised: Quantised | None,
     runtime: Runtime,
     image: Tensor,
-) -> tuple[onnx.ModelProto, float, float | None]:
+) -> tuple[ir.Model, float, float | None]:
     """With its convolutions grouped or as it was; seconds of both."""
     in_integers = None if quantised is None else quantised.model
     ungrouped = in_integers or traced.graph
@@ -211,7 +211,7 @@ class Comparison(NamedTuple):
 def compare(
     model: nn.Module,
     part: type[Detecting] | partial[RawOutputs],
-    path: str | os.PathLike | onnx.ModelProto,
+    path: str | os.PathLike | ir.Model,
     image: Tensor,
     threads: int = 1,
 ) -> Comparison:

@@ -5,11 +5,19 @@ import math
 import time
 
 import numpy as np
-from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+import onnx_ir as ir
 from rich.progress import track
 
 from ..compiler import fastest
-from .graph import Graph, attributes
+from .graph import (
+    bias_of,
+    constant,
+    passes_channels,
+    quantiser_of,
+    reader_behind,
+    scale_of,
+    weight_of,
+)
 from .regroup import regroup
 from .runtime import Runtime, by_definition
 from .shapes import sizes_of
@@ -20,10 +28,10 @@ _MOST_OFF = 1e-3  # OpenVINO computes some joined int8 convolutions wrongly
 
 
 def choose_ways(
-    model: ModelProto,
+    model: ir.Model,
     image: np.ndarray,
     runtime: Runtime,
-    quantised: ModelProto | None = None,
+    quantised: ir.Model | None = None,
 ) -> dict[str, Way]:
     """The fastest way for each convolution with zeros in it, for :func:`regroup`.
 
@@ -32,76 +40,71 @@ def choose_ways(
     boxes. quantised: the same graph with convolutions in integers, to be timed in its place; there
     zeros are also what was small.
     """
-    graph = Graph(model.graph)
-    timed = graph if quantised is None else Graph(quantised.graph)
-    timed_node = {node.output[0]: node for node in timed.nodes if node.output}
-    needed = needed_filters(graph)
-    convs = [node for node in graph.nodes if graph.weight(node) is not None]
-    tensors = [name for node in convs for name in (node.input[0], node.output[0])]
+    timed = ir.convenience.create_value_mapping((quantised or model).graph)
+    needed = needed_filters(model.graph)
+    convs = [node for node in model.graph if weight_of(node) is not None]
+    tensors = [value.name for node in convs for value in (node.inputs[0], node.outputs[0])]
     (sizes,) = sizes_of(model, tensors, [image])
-    ways, found, same = {}, {}, {}
+    ways, same = {}, {}
     for node in convs:
-        name = node.output[0]
-        same.setdefault(_identity(node, needed[name]), []).append(node)
-        found[name] = node
+        same.setdefault(_identity(node, needed[node.outputs[0]]), []).append(node)
     for (_, used, *_), nodes in track(same.items(), 'timing layers'):
-        node = max(nodes, key=lambda n: np.prod(sizes[n.input[0]]))  # of levels that share it
-        tried = ways_of(graph.weight(node), np.frombuffer(used, bool))
+        node = max(nodes, key=lambda n: np.prod(sizes[n.inputs[0].name]))  # of levels that share it
+        tried = ways_of(weight_of(node), np.frombuffer(used, bool))
         if len(tried) > 1:
-            best = _fastest(timed, timed_node[node.output[0]], tried, sizes, runtime)
-            ways.update({n.output[0]: best for n in nodes})
-    for name, node in found.items():  # dense ones, of which nobody reads some filters
-        if name not in ways and not needed[name].all():
-            ways[name] = ways_of(np.ones_like(graph.weight(node)), needed[name])[0]
+            best = _fastest(timed[node.outputs[0].name].producer(), tried, sizes, runtime)
+            ways.update({n.outputs[0].name: best for n in nodes})
+    for node in convs:  # dense ones, of which nobody reads some filters
+        (y,) = node.outputs
+        if y.name not in ways and not needed[y].all():
+            ways[y.name] = ways_of(np.ones_like(weight_of(node)), needed[y])[0]
     return ways
 
 
-def needed_filters(graph: Graph) -> dict[str, np.ndarray]:
+def needed_filters(graph: ir.Graph) -> dict[ir.Value, np.ndarray]:
     """For the outputs of convolutions, ``[K]`` bool: the channels that are read further on."""
-    needed: dict[str, np.ndarray | None] = {}
+    needed: dict[ir.Value, np.ndarray | None] = {}
 
-    def of(name: str) -> np.ndarray | None:  # None: all
-        parts = [_reads(graph, reader, name, needed) for reader in graph.readers[name]]
-        if name in graph.outputs or not parts or any(part is None for part in parts):
+    def of(value: ir.Value) -> np.ndarray | None:  # None: all
+        parts = [_reads(reader, value, needed) for reader in value.consumers()]
+        if value.is_graph_output() or not parts or any(part is None for part in parts):
             return None
         return np.logical_or.reduce(parts)
 
-    for node in reversed(graph.nodes):
-        needed.update({name: of(name) for name in node.output})
-        weight = graph.weight(node)
-        if weight is not None and needed[node.output[0]] is None:
-            needed[node.output[0]] = np.ones(len(weight), bool)
-        elif weight is not None and not needed[node.output[0]].any():
-            needed[node.output[0]][0] = True  # an empty map is no map
+    for node in reversed(graph):
+        needed.update({value: of(value) for value in node.outputs})
+        weight, y = weight_of(node), node.outputs[0]
+        if weight is not None and needed[y] is None:
+            needed[y] = np.ones(len(weight), bool)
+        elif weight is not None and not needed[y].any():
+            needed[y][0] = True  # an empty map is no map
     return needed
 
 
-def _reads(graph: Graph, node: NodeProto, name: str, needed: dict) -> np.ndarray | None:
-    if name != node.input[0] or name in node.input[1:]:
+def _reads(node: ir.Node, value: ir.Value, needed: dict) -> np.ndarray | None:
+    if value is not node.inputs[0] or value in node.inputs[1:]:
         return None
-    weight = graph.weight(node)
+    weight = weight_of(node)
     if weight is not None:
-        return weight[needed[node.output[0]]].any(axis=(0, 2, 3))
-    if graph.passes_channels(node):
-        return needed[node.output[0]]
-    return None
+        return weight[needed[node.outputs[0]]].any(axis=(0, 2, 3))
+    return needed[node.outputs[0]] if passes_channels(node) else None
 
 
-def _identity(node: NodeProto, needed: np.ndarray) -> tuple:
-    return node.input[1], needed.tobytes(), repr(sorted(attributes(node).items()))
+def _identity(node: ir.Node, needed: np.ndarray) -> tuple:
+    return node.inputs[1], needed.tobytes(), repr(sorted(node.attributes.items()))
 
 
-def _fastest(graph: Graph, node: NodeProto, ways: list[Way], sizes: dict, runtime: Runtime) -> Way:
-    model = _alone(graph, node, sizes)
+def _fastest(node: ir.Node, ways: list[Way], sizes: dict, runtime: Runtime) -> Way:
+    model = _alone(node, sizes)
     rng = np.random.default_rng(0)
-    inputs = {x.name: rng.standard_normal(_dims(x), np.float32) for x in model.graph.input}
-    models = [regroup(model, {node.output[0]: way}) for way in ways]
+    inputs = {x.name: rng.standard_normal(x.shape.numpy(), np.float32) for x in model.graph.inputs}
+    models = [regroup(model, {node.outputs[0].name: way}) for way in ways]
     seconds = race(models, inputs, runtime, _MOST_OFF)
     return ways[seconds.index(min(seconds))]
 
 
 def race(
-    models: list[ModelProto],
+    models: list[ir.Model],
     inputs: dict[str, np.ndarray],
     runtime: Runtime,
     most_off: float = math.inf,
@@ -128,61 +131,51 @@ def _off(expected: list[np.ndarray], found: list[np.ndarray]) -> float:
     return max(float(np.square(x - y).mean()) / (float(y.var()) or 1.0) for x, y in pairs)
 
 
-def _dims(value: ValueInfoProto) -> tuple[int, ...]:
-    return tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim)
-
-
-def _alone(graph: Graph, node: NodeProto, sizes: dict[str, tuple[int, ...]]) -> ModelProto:
+def _alone(node: ir.Node, sizes: dict[str, tuple[int, ...]]) -> ir.Model:
     """A convolution between others that cost little, in whose layout it gets and gives its maps.
 
     Where something else than a convolution reads it, it is added to a map. Where its input is
     quantised, the maps around it are.
     """
-    weight, name = graph.weight(node), node.output[0]
-    constants = dict(bias=graph.bias(node))
-    quantiser, scale = graph.quantiser(node.input[0]), graph.scale(node.input[1])
-    x = node.input[0] if quantiser is None else quantiser.input[0]
-    values = [helper.make_tensor_value_info('x', TensorProto.FLOAT, sizes[x])]
-    nodes: list[NodeProto] = []
+    weight, (y,) = weight_of(node), node.outputs
+    quantiser, scale = quantiser_of(node.inputs[0]), scale_of(node.inputs[1])
+    before = node.inputs[0] if quantiser is None else quantiser.inputs[0]
+    tape, inputs = ir.tape.Tape(), [ir.val('x', ir.DataType.FLOAT, sizes[before.name])]
 
-    def pass_on(x: str, output: str, channels: int) -> None:
-        constants[f'{output}_ones'] = np.ones((channels, 1, 1, 1), np.float32)
-        nodes.append(helper.make_node('Conv', [x, f'{output}_ones'], [output], group=channels))
+    def hold(array: np.ndarray) -> ir.Value:
+        return tape.initializer(ir.tensor(array), f'constant_{len(tape.initializers)}')
 
-    def quantise(x: str) -> str:
+    def pass_on(x: ir.Value, channels: int) -> ir.Value:
+        ones = hold(np.ones((channels, 1, 1, 1), np.float32))
+        return tape.op('Conv', [x, ones], dict(group=channels))
+
+    def quantise(x: ir.Value) -> ir.Value:
         if quantiser is None:
             return x
-        nodes.append(helper.make_node('QuantizeLinear', [x, 'scale', 'zero'], [f'{x}_whole']))
-        inputs = [f'{x}_whole', 'scale', 'zero']
-        nodes.append(helper.make_node('DequantizeLinear', inputs, [f'{x}_quantised']))
-        return f'{x}_quantised'
+        settings = [hold(constant(value)) for value in quantiser.inputs[1:]]
+        whole = tape.op('QuantizeLinear', [x, *settings])
+        return tape.op('DequantizeLinear', [whole, *settings])
 
-    if quantiser is not None:
-        names = zip(('scale', 'zero'), quantiser.input[1:], strict=True)
-        constants.update({own: graph.constant(name) for own, name in names})
     if scale is None:
-        constants['weight'] = weight
+        held = hold(weight)
     else:
-        whole = np.rint(weight / scale).astype(np.int8)
-        constants.update(whole=whole, scales=np.broadcast_to(scale, (len(weight), 1, 1, 1)).ravel())
-        nodes.append(helper.make_node('DequantizeLinear', ['whole', 'scales'], ['weight'], axis=0))
-    pass_on('x', 'before', weight.shape[1])
-    inputs = [quantise('before'), 'weight', 'bias']
-    nodes.append(helper.make_node('Conv', inputs, [name], **attributes(node)))
-    reader, last = graph.reader_behind(name), name
-    if reader is None or graph.weight(reader) is None:
-        last = 'sum'
-        values.append(helper.make_tensor_value_info('shortcut', TensorProto.FLOAT, sizes[name]))
-        pass_on('shortcut', 'beside', len(weight))
-        nodes.append(helper.make_node('Add', ['beside', name], [last]))
-    nodes.append(helper.make_node('Relu', [last], ['active']))
-    pass_on(quantise('active'), 'after', len(weight))
-    nodes.append(helper.make_node('GlobalAveragePool', ['after'], ['out']))
-    made = helper.make_graph(
-        nodes,
-        'alone',
-        values,
-        [helper.make_tensor_value_info('out', TensorProto.FLOAT, None)],
-        [numpy_helper.from_array(np.ascontiguousarray(v), k) for k, v in constants.items()],
+        scales = np.broadcast_to(scale, (len(weight), 1, 1, 1)).ravel()
+        whole = [hold(np.rint(weight / scale).astype(np.int8)), hold(scales)]
+        held = tape.op('DequantizeLinear', whole, dict(axis=0))
+    x = quantise(pass_on(inputs[0], weight.shape[1]))
+    last = tape.op('Conv', [x, held, hold(bias_of(node))], node.attributes, output=ir.val(y.name))
+    reader = reader_behind(y)
+    if reader is None or weight_of(reader) is None:
+        inputs.append(ir.val('shortcut', ir.DataType.FLOAT, sizes[y.name]))
+        last = tape.op('Add', [pass_on(inputs[1], len(weight)), last])
+    after = pass_on(quantise(tape.op('Relu', [last])), len(weight))
+    out = tape.op('GlobalAveragePool', [after], output=ir.val('out', ir.DataType.FLOAT))
+    made = ir.Graph(
+        inputs,
+        [out],
+        nodes=tape.nodes,
+        initializers=tape.initializers,
+        opset_imports=node.graph.opset_imports,
+        name='alone',
     )
-    return helper.make_model(made, opset_imports=[helper.make_opsetid('', 17)], ir_version=8)
+    return ir.Model(made, ir_version=8)

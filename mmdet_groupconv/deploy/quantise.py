@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+import onnx_ir as ir
+from onnx_ir.passes.common import RemoveUnusedNodesPass
 from rich.progress import track
 
-from .graph import Graph
-from .regroup import regroup
+from .graph import constant, quantiser_of, read, scale_of
 from .runtime import Runtime
+from .shapes import up_to
 
 LIMIT = 0.004
 _LAYERS = 'Conv', 'Gemm', 'MatMul'
@@ -28,13 +29,13 @@ class Quantised(NamedTuple):
     name, layers that cost too much accuracy, and how much of the change is each one's own.
     """
 
-    model: ModelProto
+    model: ir.Model
     change: float
     stay_float: dict[str, float]
 
 
 def quantise(
-    model: ModelProto, images: Sequence[np.ndarray], runtime: Runtime, limit: float = LIMIT
+    model: ir.Model, images: Sequence[np.ndarray], runtime: Runtime, limit: float = LIMIT
 ) -> Quantised:
     """The graph in int8.
 
@@ -68,7 +69,7 @@ def quantise(
     return Quantised(mixed, change, blamed)
 
 
-def _by_nncf(model: ModelProto, images: Sequence[np.ndarray]) -> ModelProto:
+def _by_nncf(model: ir.Model, images: Sequence[np.ndarray]) -> ir.Model:
     try:
         import nncf
     except ModuleNotFoundError as error:
@@ -76,8 +77,8 @@ def _by_nncf(model: ModelProto, images: Sequence[np.ndarray]) -> ModelProto:
         raise ImportError(message) from error
     nncf.set_log_level(logging.ERROR)
     calibration = nncf.Dataset(images, lambda image: {'images': image})
-    return nncf.quantize(
-        model,
+    quantised = nncf.quantize(
+        ir.to_proto(model),
         calibration,
         # No zero points: OpenVINO has no AMX convolutions for maps that have one, and computes them
         # in float32, and wrongly behind a gather.
@@ -87,54 +88,59 @@ def _by_nncf(model: ModelProto, images: Sequence[np.ndarray]) -> ModelProto:
         # It would correct the biases that levels share once for each level.
         advanced_parameters=nncf.AdvancedQuantizationParameters(disable_bias_correction=True),
     )
+    return read(quantised)
 
 
-def _outside(model: ModelProto) -> list[str]:
+def _outside(model: ir.Model) -> list[str]:
     """Names of the nodes that stay float: all that are not between layers."""
-    graph = Graph(model.graph)
-    layers = [node for node in graph.nodes if node.op_type in _LAYERS]
-    below = _reach(layers, graph.behind, _CHOOSE_BOXES)
-    above = _reach(layers, graph.maps_before, _CHOOSE_BOXES)
-    inside = {id(node) for node in layers} | (below & above)
+    layers = [node for node in model.graph if node.op_type in _LAYERS]
+    below = _reach(layers, ir.Node.successors, _CHOOSE_BOXES)
+    above = _reach(layers, _maps_before, _CHOOSE_BOXES)
+    inside = {*layers} | (below & above)
     # Images without a box of some size tell nothing of that level's features.
-    enlarging = [node for node in graph.nodes if node.op_type in _STAY_FLOAT]
+    enlarging = [node for node in model.graph if node.op_type in _STAY_FLOAT]
     rois = [node for node in enlarging if node.op_type == 'RoiAlign']
-    inside -= {id(node) for node in enlarging} | _reach(rois, graph.behind, _LAYERS)
-    return [node.name for node in graph.nodes if id(node) not in inside]
+    inside -= {*enlarging} | _reach(rois, ir.Node.successors, _LAYERS)
+    return [node.name for node in model.graph if node not in inside]
+
+
+def _maps_before(node: ir.Node) -> list[ir.Node]:
+    """The nodes that make what a node reads; of an RoIAlign its map alone."""
+    values = node.inputs[:1] if node.op_type == 'RoiAlign' else node.inputs
+    return [value.producer() for value in values if value is not None and value.producer()]
 
 
 def _reach(
-    start: Iterable[NodeProto],
-    neighbours: Callable[[NodeProto], Iterable[NodeProto]],
+    start: Iterable[ir.Node],
+    neighbours: Callable[[ir.Node], Iterable[ir.Node]],
     stop: Sequence[str] = (),
-) -> set[int]:
+) -> set[ir.Node]:
     seen, left = set(), list(start)
     while left:
         for node in neighbours(left.pop()):
-            if id(node) not in seen and node.op_type not in stop:
-                seen.add(id(node))
+            if node not in seen and node.op_type not in stop:
+                seen.add(node)
                 left.append(node)
     return seen
 
 
 def _change(
-    model: ModelProto, images: Sequence[np.ndarray], runtime: Runtime
-) -> Callable[[ModelProto], float]:
+    model: ir.Model, images: Sequence[np.ndarray], runtime: Runtime
+) -> Callable[[ir.Model], float]:
     """How much another graph's predictions are off, relative to their variance.
 
     Predictions: of the last convolutions before boxes are chosen; levels that share one are one, as
     some of them may find nothing, and then hardly vary.
     """
-    graph = Graph(model.graph)
-    convs = [node for node in graph.nodes if node.op_type == 'Conv']
-    of_boxes = _reach([n for n in graph.nodes if n.op_type in _BY_BOX], graph.behind)
-    first = [node for node in convs if id(node) not in of_boxes]
-    lead = _reach(first, graph.maps_before)
-    predicting = [node for node in first if id(node) not in lead]
-    outputs = [node.output[0] for node in predicting]
-    layers = [graph.root(node.input[1]) for node in predicting]
+    convs = [node for node in model.graph if node.op_type == 'Conv']
+    of_boxes = _reach([n for n in model.graph if n.op_type in _BY_BOX], ir.Node.successors)
+    first = [node for node in convs if node not in of_boxes]
+    lead = _reach(first, _maps_before)
+    predicting = [node for node in first if node not in lead]
+    outputs = [node.outputs[0].name for node in predicting]
+    layers = [node.inputs[1] for node in predicting]
 
-    def predictions(model: ModelProto) -> list[np.ndarray]:
+    def predictions(model: ir.Model) -> list[np.ndarray]:
         found = defaultdict(list)
         for layer, of_images in zip(layers, _outputs(model, outputs, images, runtime), strict=True):
             found[layer] += [x.ravel() for x in of_images]
@@ -142,7 +148,7 @@ def _change(
 
     expected = predictions(model)
 
-    def measure(other: ModelProto) -> float:
+    def measure(other: ir.Model) -> float:
         pairs = zip(predictions(other), expected, strict=True)
         return float(np.mean([np.square(x - y).mean() / (y.var() or 1.0) for x, y in pairs]))
 
@@ -150,26 +156,23 @@ def _change(
 
 
 def _outputs(
-    model: ModelProto, names: list[str], images: Sequence[np.ndarray], runtime: Runtime
+    model: ir.Model, names: list[str], images: Sequence[np.ndarray], runtime: Runtime
 ) -> list[list[np.ndarray]]:
     """Tensors of a graph for each image, by tensor."""
-    asking = ModelProto()
-    asking.CopyFrom(model)
-    del asking.graph.output[:]
-    asking.graph.output.extend(
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names
-    )
+    asking = up_to(model, names)
+    for output in asking.graph.outputs:
+        output.dtype = ir.DataType.FLOAT
     run, _ = runtime.open(asking)
     found = [run({'images': image}) for image in images]
     return [list(of_name) for of_name in zip(*found, strict=True)]
 
 
-def _layers_of(model: ModelProto, quantised: ModelProto) -> dict[str, list[str]]:
+def _layers_of(model: ir.Model, quantised: ir.Model) -> dict[str, list[str]]:
     """The names of the nodes in integers, by layer: levels of a head share one."""
-    graph, found = Graph(quantised.graph), defaultdict(list)
-    weights = {node.name: node.input[1] for node in model.graph.node if node.op_type in _LAYERS}
-    for node in graph.nodes:
-        if node.name in weights and graph.scale(node.input[1]) is not None:
+    found = defaultdict(list)
+    weights = {n.name: n.inputs[1].name for n in model.graph if n.op_type in _LAYERS}
+    for node in quantised.graph:
+        if node.name in weights and scale_of(node.inputs[1]) is not None:
             found[_layer_name(weights[node.name])].append(node.name)
     return dict(found)
 
@@ -180,19 +183,20 @@ def _layer_name(weight: str) -> str:
     return '.'.join(part for part in inside if part not in ('chain', 'units', 'unit', 'weight'))
 
 
-def _floating(model: ModelProto, quantised: ModelProto, nodes: Iterable[str]) -> ModelProto:
+def _floating(model: ir.Model, quantised: ir.Model, nodes: Iterable[str]) -> ir.Model:
     """The quantised graph with some layers as they were."""
-    mixed, original, own = ModelProto(), Graph(model.graph), set(nodes)
-    mixed.CopyFrom(quantised)
-    graph = Graph(mixed.graph)
-    weights = {node.name: node.input[1] for node in original.nodes if node.name in own}
-    for node in graph.nodes:
+    mixed, own = quantised.clone(), set(nodes)
+    tape = ir.tape.Tape(mixed.graph)
+    original = {node.name: node.inputs[1] for node in model.graph if node.name in own}
+    weights = {
+        value: tape.initializer(ir.Tensor(constant(value)), f'{value.name}_as_it_was')
+        for value in dict.fromkeys(original.values())
+    }
+    for node in mixed.graph:
         if node.name in own:
-            quantiser = graph.quantiser(node.input[0])
-            node.input[0] = node.input[0] if quantiser is None else quantiser.input[0]
-            node.input[1] = f'{weights[node.name]}_as_it_was'
-    mixed.graph.initializer.extend(
-        numpy_helper.from_array(original.constant(name), f'{name}_as_it_was')
-        for name in dict.fromkeys(weights.values())
-    )
-    return regroup(mixed, {})  # less what nobody reads any more
+            quantiser = quantiser_of(node.inputs[0])
+            if quantiser is not None:
+                node.replace_input_with(0, quantiser.inputs[0])
+            node.replace_input_with(1, weights[original[node.name]])
+    RemoveUnusedNodesPass()(mixed)
+    return mixed

@@ -1,121 +1,116 @@
 """Channels of whole networks in orders in which the groups that read them lie together."""
 
 from collections import defaultdict
+from collections.abc import Hashable
 
 import numpy as np
-from onnx import ModelProto, NodeProto, numpy_helper
+import onnx_ir as ir
 
-from .graph import Graph, attributes
+from .graph import constant, is_depthwise, looks_at_values, weight_of
 from .plan import needed_filters
 from .ways import Way, ways_of
 
 _KEEPS_CHANNELS = 'MaxPool', 'AveragePool', 'GlobalAveragePool', 'Resize'
 _OF_SIZES = 'Shape', 'Identity'
 
+_Orders = dict[Hashable, np.ndarray]  # the channels of spaces in their new order
 
-def relabel(model: ModelProto) -> ModelProto:
+
+def relabel(model: ir.Model) -> ir.Model:
     """The same network, its channels numbered so that equal groups are contiguous.
 
     Whatever adds to a residual stream, or reads it, has its weights reordered with it, so that
     nothing is gathered where groups are the same, and runs are where they are not. Channels of the
     network's own outputs stay where they are, and those of maps that other nodes look into. What
     RoIAlign takes from maps is followed into the layer that reads it flattened.
+
+    model: in floats.
     """
     return _Relabelling(model).model
 
 
 class _Relabelling:
-    def __init__(self, model: ModelProto) -> None:
-        self.graph = Graph(model.graph)
-        self._parent: dict[str, str] = {}  # of tensors, and of sides of shared constants
-        self._fixed: set[str] = set()
+    def __init__(self, model: ir.Model) -> None:
+        self.model = model.clone()
+        self.graph = self.model.graph
+        self._parent: dict[Hashable, Hashable] = {}  # of tensors, and of sides of shared constants
+        self._fixed: set[Hashable] = set()
         # Features of boxes, by the tensor that they are flattened to.
-        self._flat: dict[str, str] = {}
-        for node in self.graph.nodes:
+        self._flat: dict[ir.Value, ir.Value] = {}
+        for node in self.graph:
             self._join(node)
-        ends = [value.name for value in (*model.graph.input, *model.graph.output)]
-        self._fixed = {self._space(name) for name in (*self._fixed, *ends)}
+        ends = [*self.graph.inputs, *self.graph.outputs]
+        self._fixed = {self._space(value) for value in (*self._fixed, *ends)}
         for flat, features in self._flat.items():
             if self._space(flat) in self._fixed:
                 self._fixed.add(self._space(features))
         orders = self._orders()
-        self.model = ModelProto()
-        self.model.CopyFrom(model)
         new = {}
-        for node in self.graph.nodes:
+        for node in self.graph:
             new.update(self._reordered(node, orders))
-        for tensor in self.model.graph.initializer:
-            if tensor.name in new:
-                tensor.CopyFrom(numpy_helper.from_array(new[tensor.name], tensor.name))
+        for value, array in new.items():
+            value.const_value = ir.Tensor(array)
 
-    def _space(self, name: str) -> str:
+    def _space(self, of: Hashable) -> Hashable:
         """The one that stands for all tensors whose channels are numbered alike."""
-        while (parent := self._parent.get(name, name)) != name:
-            name = parent
-        return name
+        while (parent := self._parent.get(of, of)) != of:
+            of = parent
+        return of
 
-    def _unite(self, *names: str) -> None:
-        first = self._space(names[0])
-        for name in names[1:]:
-            self._parent[self._space(name)] = first
+    def _unite(self, first: Hashable, *others: Hashable) -> None:
+        for other in others:
+            self._parent[self._space(other)] = self._space(first)
 
-    def _join(self, node: NodeProto) -> None:
-        convolves = self.graph.weight(node) is not None
-        if convolves or self.graph.is_depthwise(node):
-            x, y = node.input[0], node.output[0]
+    def _join(self, node: ir.Node) -> None:
+        (x, *rest), y = node.inputs or [None], node.outputs[0]
+        convolves = weight_of(node) is not None
+        if convolves or is_depthwise(node):
             if not convolves:
                 self._unite(x, y)
-            weight, *bias = self._constants(node)
+            weight, *bias = rest
             # Equal levels share them; but all layers without a bias share the same zeros.
-            shared = [name for name in bias if np.ptp(self.graph.constant(name)) > 0]
-            for name in (weight, *shared):
-                self._unite(y, f'{name} filters')
+            shared = [value for value in bias if np.ptp(constant(value)) > 0]
+            for value in (weight, *shared):
+                self._unite(y, (value, 'filters'))
             if convolves:
-                self._unite(x, f'{weight} channels')
-        elif self.graph.looks_at_values(node) or node.op_type in _KEEPS_CHANNELS:
-            self._unite(node.input[0], node.output[0])
+                self._unite(x, (weight, 'channels'))
+        elif looks_at_values(node) or node.op_type in _KEEPS_CHANNELS:
+            self._unite(x, y)
         elif node.op_type == 'RoiAlign' or (node.op_type == 'Gather' and _axis(node) == 0):
-            self._unite(node.input[0], node.output[0])
-            self._fixed.update(node.input[1:])
+            self._unite(x, y)
+            self._fixed.update(rest)
         elif node.op_type == 'Concat' and _axis(node) == 0:
-            self._unite(*node.input, *node.output)
+            self._unite(*node.inputs, y)
         elif node.op_type == 'Flatten' and _axis(node) == 1:
-            self._flat[node.output[0]] = node.input[0]
-        elif node.op_type in ('Transpose', 'Unsqueeze') and self._is_flat(node.input[0]):
-            self._unite(node.input[0], node.output[0])
-        elif node.op_type == 'Gemm' and self._is_flat(node.input[0]) and self._is_known(node):
-            self._unite(node.input[0], f'{self._constants(node)[0]} channels')
-            self._fixed.add(node.output[0])
-        elif node.op_type == 'Add' and all(self.graph.constant(n) is None for n in node.input):
-            self._unite(*node.input, *node.output)
+            self._flat[y] = x
+        elif node.op_type in ('Transpose', 'Unsqueeze') and self._is_flat(x):
+            self._unite(x, y)
+        elif node.op_type == 'Gemm' and self._is_flat(x) and all(v.is_initializer() for v in rest):
+            self._unite(x, (rest[0], 'channels'))
+            self._fixed.add(y)
+        elif node.op_type == 'Add' and all(constant(value) is None for value in node.inputs):
+            self._unite(*node.inputs, y)
         elif node.op_type not in _OF_SIZES:
-            self._fixed.update(name for name in (*node.input, *node.output) if name)
+            self._fixed.update((*node.inputs, *node.outputs))
 
-    def _is_known(self, node: NodeProto) -> bool:
-        """Whether all but what it reads first is constant."""
-        return all(self.graph.constant(name) is not None for name in node.input[1:])
+    def _is_flat(self, value: ir.Value) -> bool:
+        return any(self._space(value) is self._space(flat) for flat in self._flat)
 
-    def _is_flat(self, name: str) -> bool:
-        return any(self._space(name) == self._space(flat) for flat in self._flat)
-
-    def _constants(self, node: NodeProto) -> list[str]:
-        """The initializers of a convolution's weight and bias."""
-        return [self.graph.root(name) for name in node.input[1:]]
-
-    def _orders(self) -> dict[str, np.ndarray]:
-        """For spaces that may be numbered anew: the channels in their new order."""
-        groups: dict[str, list[np.ndarray]] = defaultdict(list)
+    def _orders(self) -> _Orders:
+        """For spaces that may be numbered anew."""
+        groups: dict[Hashable, list[np.ndarray]] = defaultdict(list)
         needed = needed_filters(self.graph)
-        for node in self.graph.nodes:
-            weight = self.graph.weight(node)
-            way = None if weight is None else _native(weight, needed[node.output[0]])
+        for node in self.graph:
+            weight = weight_of(node)
+            way = None if weight is None else _native(weight, needed[node.outputs[0]])
             if way is None:
                 continue
-            for name, size, side in ((node.input[0], 1, 'reads'), (node.output[0], 0, 'filters')):
+            x, y = node.inputs[0], node.outputs[0]
+            for value, size, side in ((x, 1, 'reads'), (y, 0, 'filters')):
                 group = np.full(weight.shape[size], len(way.bundles))
                 for number, bundle in enumerate(way.bundles):
                     group[getattr(bundle, side)] = number
-                groups[self._space(name)].append(group)
+                groups[self._space(value)].append(group)
         # Coarse groups first: of nested ones all are contiguous then.
         orders = {
             space: np.lexsort(sorted(found, key=lambda group: -group.max()))
@@ -124,48 +119,47 @@ class _Relabelling:
         }
         return orders | self._flat_orders(orders)
 
-    def _flat_orders(self, orders: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def _flat_orders(self, orders: _Orders) -> _Orders:
         """Of flattened features: each channel's positions stay together."""
         found = {}
-        for node in self.graph.nodes:
-            if node.op_type not in ('Conv', 'Gemm') or not self._is_flat(node.input[0]):
+        for node in self.graph:
+            if node.op_type not in ('Conv', 'Gemm') or not self._is_flat(node.inputs[0]):
                 continue
-            space = self._space(node.input[0])
-            flat = next(name for name in self._flat if self._space(name) == space)
-            order = orders.get(self._space(self._flat[flat]))
+            space = self._space(node.inputs[0])
+            features = next(x for flat, x in self._flat.items() if self._space(flat) is space)
+            order = orders.get(self._space(features))
             if order is not None:
-                weight = self.graph.constant(node.input[1])
+                weight = constant(node.inputs[1])
                 positions = weight.shape[_reading_axis(node)] // len(order)
                 found[space] = (order[:, None] * positions + np.arange(positions)).ravel()
         return found
 
-    def _reordered(self, node: NodeProto, orders: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """A convolution's constants, by name."""
+    def _reordered(self, node: ir.Node, orders: _Orders) -> dict[ir.Value, np.ndarray]:
+        """A convolution's constants."""
         if node.op_type not in ('Conv', 'Gemm'):
             return {}
-        weight, channels = self.graph.weight(node), orders.get(self._space(node.input[0]))
+        weight, channels = weight_of(node), orders.get(self._space(node.inputs[0]))
+        arrays = {value: constant(value) for value in node.inputs[1:]}
         if node.op_type == 'Gemm' and channels is not None:
-            array = self.graph.constant(node.input[1])
-            own = array.take(channels, axis=_reading_axis(node))
-            return {self._constants(node)[0]: own}
-        if weight is None and not self.graph.is_depthwise(node):
+            value = node.inputs[1]
+            return {value: arrays[value].take(channels, axis=_reading_axis(node))}
+        if weight is None and not is_depthwise(node):
             return {}
-        filters = orders.get(self._space(node.output[0]))
-        arrays = [self.graph.constant(name) for name in node.input[1:]]
+        filters = orders.get(self._space(node.outputs[0]))
         if filters is not None:
-            arrays = [array[filters] for array in arrays]
+            arrays = {value: array[filters] for value, array in arrays.items()}
         if weight is not None and channels is not None:
-            arrays[0] = arrays[0][:, channels]
-        return dict(zip(self._constants(node), arrays, strict=True))
+            arrays[node.inputs[1]] = arrays[node.inputs[1]][:, channels]
+        return arrays
 
 
-def _axis(node: NodeProto) -> int:
-    return attributes(node).get('axis', 1 if node.op_type == 'Flatten' else 0)
+def _axis(node: ir.Node) -> int:
+    return node.attributes.get_int('axis', 1 if node.op_type == 'Flatten' else 0)
 
 
-def _reading_axis(node: NodeProto) -> int:
+def _reading_axis(node: ir.Node) -> int:
     """Of a weight, the axis of what it reads."""
-    return 1 if node.op_type == 'Conv' or attributes(node).get('transB') else 0
+    return 1 if node.op_type == 'Conv' or node.attributes.get_int('transB') else 0
 
 
 def _native(weight: np.ndarray, needed: np.ndarray) -> Way | None:

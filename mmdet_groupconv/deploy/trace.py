@@ -8,12 +8,14 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 import onnx
+import onnx_ir as ir
 import torch
 from torch import nn
 
 from ..compiler.compact import compact
 from ..compiler.unit import Unit
 from ..layers import evaluating
+from .graph import read
 from .traced import traceable
 
 OPSET = 17
@@ -22,7 +24,7 @@ OPSET = 17
 class Traced(NamedTuple):
     """graph: height and width of images are free. by_image: whether gates come with the image."""
 
-    graph: onnx.ModelProto
+    graph: ir.Model
     by_image: bool
 
 
@@ -39,6 +41,7 @@ def trace(model: nn.Module, part: Callable[[nn.Module], nn.Module]) -> Traced:
     ready, images = part(traceable(fast)).eval(), whole.example()
     images = images[:1] if by_image else images
     axes = {2: 'height', 3: 'width'} if len(images) == 1 else {0: 'batch', 2: 'height', 3: 'width'}
+    named = getattr(whole, 'axes', {})
     with torch.no_grad(), evaluating(model):
         whole(images.to(next(model.parameters()).device))  # for the names
     with torch.no_grad(), _quiet():
@@ -51,9 +54,14 @@ def trace(model: nn.Module, part: Callable[[nn.Module], nn.Module]) -> Traced:
             opset_version=OPSET,
             input_names=['images'],
             output_names=list(whole.names),
-            dynamic_axes={'images': axes, **getattr(whole, 'axes', {})},
+            dynamic_axes={'images': axes, **named},
         )
-    return Traced(onnx.load_from_string(file.getvalue()), by_image)
+    graph = read(onnx.load_from_string(file.getvalue()))
+    for output in graph.graph.outputs:
+        if output.name not in named:  # PyTorch calls sides of different levels the same
+            sides = [side if isinstance(side, int) else None for side in output.shape]
+            output.shape = ir.Shape(sides)
+    return Traced(graph, by_image)
 
 
 @contextmanager

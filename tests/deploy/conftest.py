@@ -5,8 +5,11 @@ import pytest
 
 with contextlib.suppress(ModuleNotFoundError):  # where they are missing, the tests are skipped
     import onnx
+    import onnx_ir as ir
     import onnxruntime
     from onnx import TensorProto, helper, numpy_helper
+
+    from mmdet_groupconv.deploy.graph import read
 
 
 class Net:
@@ -93,7 +96,7 @@ class Net:
         graph = self.graph(*outputs, batch=batch)
         model = helper.make_model(graph, opset_imports=[helper.make_opsetid('', 17)], ir_version=8)
         onnx.checker.check_model(model)
-        return model
+        return read(model)
 
 
 @pytest.fixture(scope='session')
@@ -112,7 +115,8 @@ def _run(model, images):
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
-    if isinstance(model, onnx.ModelProto):
+    if isinstance(model, ir.Model):
+        model = ir.to_proto(model)
         onnx.checker.check_model(model)
         model = model.SerializeToString()
     session = onnxruntime.InferenceSession(model, options, ['CPUExecutionProvider'])
@@ -142,9 +146,4 @@ def connections():
 
 def _connections(model):
     """Weights of each convolution of a graph, multiplied with each position: its MACs."""
-    constants = {c.name: c for c in model.graph.initializer}
-    return [
-        int(np.prod(constants[node.input[1]].dims))
-        for node in model.graph.node
-        if node.op_type == 'Conv'
-    ]
+    return [node.inputs[1].const_value.size for node in model.graph if node.op_type == 'Conv']

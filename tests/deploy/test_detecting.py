@@ -9,7 +9,7 @@ from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
 
-pytest.importorskip('onnx')
+pytest.importorskip('onnx_ir')
 pytest.importorskip('onnxruntime')
 
 from mmdet_groupconv.deploy import export, export_onnx

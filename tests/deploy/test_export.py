@@ -9,15 +9,14 @@ from mmdet.registry import MODELS
 from mmengine.config import Config
 from torch import nn
 
-pytest.importorskip('onnx')
+pytest.importorskip('onnx_ir')
 pytest.importorskip('onnxruntime')
 
-import onnx
-from onnx import numpy_helper
+import onnx_ir as ir
 
 from mmdet_groupconv.compiler.freezing import freeze_gates
 from mmdet_groupconv.deploy import Report, Runtime, export, export_onnx
-from mmdet_groupconv.deploy.graph import Graph
+from mmdet_groupconv.deploy.graph import scale_of
 from mmdet_groupconv.deploy.parts import RawOutputs
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
@@ -83,7 +82,7 @@ def test_files_in_which_all_layers_are_parted_are_exact(
     network, path = build(name, mix_gates), tmp_path / 'network.onnx'
     export_onnx(network, path, SHAPE)
     check(network, path, run, assert_same, [(1, 3, 75, 45), (2, 3, 64, 97)])
-    kinds = [node.op_type for node in onnx.load(path).graph.node]
+    kinds = [node.op_type for node in ir.load(path).graph]
     assert kinds.count('Gather') >= 8
 
 
@@ -150,12 +149,12 @@ def test_a_wrong_weight_is_found(grouped, tmp_path, monkeypatch, grouped_wins, w
     def break_one(model, ways):
         """Add to the output's first channel."""
         new = regroup(model, ways)
-        name = new.graph.output[output].name
-        for node in new.graph.node:
-            node.output[:] = ['right' if tensor == name else tensor for tensor in node.output]
-            node.input[:] = ['right' if tensor == name else tensor for tensor in node.input]
-        new.graph.initializer.append(numpy_helper.from_array(np.float32(wrong), 'wrong'))
-        new.graph.node.append(onnx.helper.make_node('Add', ['right', 'wrong'], [name]))
+        right, tape = new.graph.outputs[output], ir.tape.Tape(new.graph)
+        error = tape.initializer(ir.tensor(wrong), 'error')
+        new.graph.outputs[output] = tape.op(
+            'Add', [right, error], output=ir.val(right.name, right.dtype, right.shape)
+        )
+        right.name = 'right'
         return new
 
     monkeypatch.setattr(export, 'regroup', break_one)
@@ -184,7 +183,7 @@ def test_the_graph_as_it_was_is_written_where_that_is_faster(
         monkeypatch.setattr(export, 'race', lambda *_, seconds=seconds: seconds)
         report = export_onnx(grouped, tmp_path / 'network.onnx', SHAPE)
         assert (report.seconds, report.ungrouped) == (0.5, seconds[1])
-        sums.append(sum(connections(onnx.load(tmp_path / 'network.onnx'))))
+        sums.append(sum(connections(ir.load(tmp_path / 'network.onnx'))))
     assert sums[0] != sums[1]
     assert sums[1] == sum(m.weight.numel() for m in grouped.modules() if isinstance(m, nn.Conv2d))
 
@@ -192,8 +191,7 @@ def test_the_graph_as_it_was_is_written_where_that_is_faster(
 def test_what_the_file_is_of_is_kept_in_it(grouped, tmp_path, grouped_wins):
     about = dict(config='a.py', mean='[1, 2, 3]')
     export_onnx(grouped, tmp_path / 'network.onnx', SHAPE, about=about)
-    kept = onnx.load(tmp_path / 'network.onnx').metadata_props
-    assert {entry.key: entry.value for entry in kept} == about
+    assert ir.load(tmp_path / 'network.onnx').metadata_props == about
 
 
 def test_outputs_are_compared_on_the_image_that_is_given(
@@ -234,9 +232,8 @@ def test_int8_is_near_the_network_and_grouped(grouped, tmp_path, grouped_wins, r
     runtime = Runtime(name, 'int8', threads=1)
     report = export_onnx(grouped, path, SHAPE, runtime, image=image, images=photos())
     assert report.quantised.change < 0.01
-    graph = Graph(onnx.load(path).graph)
-    convs = [node for node in graph.nodes if node.op_type == 'Conv']
-    assert sum(graph.scale(node.input[1]) is not None for node in convs) > len(convs) / 2
+    convs = [node for node in ir.load(path).graph if node.op_type == 'Conv']
+    assert sum(scale_of(node.inputs[1]) is not None for node in convs) > len(convs) / 2
     assert len(convs) > 25  # the network has 20
     images = RawOutputs(grouped).image(image)
     with torch.no_grad():
@@ -266,10 +263,10 @@ def test_an_int8_file_that_grouping_changed_is_not_left(
 
     def wrong(model, ways):
         new = regroup(model, ways)
-        for tensor in new.graph.initializer:
-            array = numpy_helper.to_array(tensor)
+        for value in new.graph.initializers.values():
+            array = value.const_value.numpy()
             if array.dtype == np.int8 and array.ndim == 4 and len(array) >= 16:
-                tensor.CopyFrom(numpy_helper.from_array(array[::-1].copy(), tensor.name))
+                value.const_value = ir.tensor(array[::-1])
         return new
 
     monkeypatch.setattr(export, 'regroup', wrong)

@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 
-pytest.importorskip('onnx')
+pytest.importorskip('onnx_ir')
 pytest.importorskip('onnxruntime')
 
 from mmdet_groupconv.deploy import plan
-from mmdet_groupconv.deploy.graph import Graph
 from mmdet_groupconv.deploy.plan import choose_ways, needed_filters, race
 from mmdet_groupconv.deploy.regroup import regroup
 from mmdet_groupconv.deploy.runtime import Runtime, session
@@ -30,19 +29,17 @@ def raced(monkeypatch):
     return races
 
 
-def dims(value):
-    return [d.dim_value for d in value.type.tensor_type.shape.dim]
-
-
 def outputs_of(models):
     """What the models of a race compute from the same noise."""
     rng = np.random.default_rng(0)
-    noise = {x.name: rng.standard_normal(dims(x), np.float32) for x in models[0].graph.input}
+    noise = {
+        x.name: rng.standard_normal(x.shape.numpy(), np.float32) for x in models[0].graph.inputs
+    }
     return [session(model, 1).run(None, noise)[0] for model in models]
 
 
 def needed_of(model):
-    return needed_filters(Graph(model.graph))
+    return {value.name: needed for value, needed in needed_filters(model.graph).items()}
 
 
 def closed(made, filters, channels, read):
@@ -125,7 +122,7 @@ def test_each_layer_is_tried_alone_between_others(net, raced):
     model = made.model(made.node('Relu', x))
     choose_ways(model, IMAGE, ONE)
     assert len(raced) == 2
-    sizes = [[dims(value) for value in models[0].graph.input] for models in raced]
+    sizes = [[list(value.shape) for value in models[0].graph.inputs] for models in raced]
     assert sizes == [[[1, 64, 6, 5]], [[1, 64, 3, 3], [1, 40, 3, 3]]]  # the last one is added
     for models in raced:
         first, *others = outputs_of(models)
@@ -154,7 +151,7 @@ def test_layers_that_share_a_weight_get_one_choice_where_the_map_is_largest(net,
     ways = choose_ways(made.model(*outputs), IMAGE, ONE)
     assert ways[one] is ways[other]
     assert len(raced) == 1
-    assert dims(raced[0][0].graph.input[0]) == [1, 64, *SHAPE]
+    assert raced[0][0].graph.inputs[0].shape == [1, 64, *SHAPE]
 
 
 def test_dense_layers_stay(net, raced):
@@ -214,7 +211,7 @@ def test_layers_in_integers_are_tried_as_such(net, raced):
     weight = net().groups(64, 64, 4, 3)
     choose_ways(one_layer(net, weight, False), IMAGE, ONE, one_layer(net, weight, True))
     (models,) = raced
-    kinds = [[node.op_type for node in model.graph.node] for model in models]
+    kinds = [[node.op_type for node in model.graph] for model in models]
     assert len(models) > 2
     assert all(of_model.count('QuantizeLinear') >= 2 for of_model in kinds)  # before and behind
     first, *others = outputs_of(models)

@@ -8,8 +8,10 @@ import pytest
 pytest.importorskip('onnxruntime')
 pytest.importorskip('nncf')
 
+import onnx_ir as ir
+
 from mmdet_groupconv.deploy import quantise as quantising
-from mmdet_groupconv.deploy.graph import Graph
+from mmdet_groupconv.deploy.graph import constant, quantiser_of, scale_of
 from mmdet_groupconv.deploy.quantise import quantise
 from mmdet_groupconv.deploy.runtime import Runtime
 
@@ -38,11 +40,10 @@ def predictor(net, spoil=False):
 
 def in_integers(model):
     """Names of the layers whose weights are, and of those whose input is."""
-    graph = Graph(model.graph)
-    convs = [node for node in graph.nodes if node.op_type == 'Conv']
+    convs = [node for node in model.graph if node.op_type == 'Conv']
     return (
-        [n.name for n in convs if graph.scale(n.input[1]) is not None],
-        [n.name for n in convs if graph.quantiser(n.input[0]) is not None],
+        [n.name for n in convs if scale_of(n.inputs[1]) is not None],
+        [n.name for n in convs if quantiser_of(n.inputs[0]) is not None],
     )
 
 
@@ -52,7 +53,7 @@ def test_layers_and_what_is_between_them_are_in_integers(net, run):
     assert stay_float == {}
     assert 0 < change < quantising.LIMIT
     assert in_integers(quantised) == (layers, layers)
-    kinds = [node.op_type for node in quantised.graph.node]
+    kinds = [node.op_type for node in quantised.graph]
     assert kinds.count('QuantizeLinear') == 3  # none for pixels before the scale, nor behind
     images = noise(5)[-1]
     (found,), (expected,) = run(quantised, images).values(), run(model, images).values()
@@ -61,7 +62,7 @@ def test_layers_and_what_is_between_them_are_in_integers(net, run):
 
 def test_a_layer_that_costs_accuracy_stays_float_and_is_named(net, run):
     model, first, second, last = predictor(net, spoil=True)
-    weight = next(n.input[1] for n in model.graph.node if n.name == second)
+    weight = next(n.inputs[1].name for n in model.graph if n.name == second)
     quantised, change, stay_float = quantise(model, noise(), Runtime())
     assert change < quantising.LIMIT
     assert list(stay_float) == [weight]
@@ -73,9 +74,8 @@ def test_a_layer_that_costs_accuracy_stays_float_and_is_named(net, run):
 
 
 def test_no_map_has_a_zero_point(net):
-    graph = Graph(quantise(predictor(net)[0], noise(), Runtime()).model.graph)
-    quantisers = [node for node in graph.nodes if node.op_type == 'QuantizeLinear']
-    zeros = [graph.constant(node.input[2]) for node in quantisers]
+    graph = quantise(predictor(net)[0], noise(), Runtime()).model.graph
+    zeros = [constant(n.inputs[2]) for n in graph if n.op_type == 'QuantizeLinear']
     assert {str(zero.dtype) for zero in zeros} == {'int8', 'uint8'}  # signed, and behind a ReLU
     assert not any(zero.any() for zero in zeros)
 
@@ -88,10 +88,10 @@ def test_maps_that_are_enlarged_stay_float(net):
     last = made.conv(large, made.dense(4, 16))
     for node in made.nodes:
         node.name = node.output[0]
-    graph = Graph(quantise(made.model(last), noise(), Runtime()).model.graph)
-    resize = next(node for node in graph.nodes if node.op_type == 'Resize')
-    assert graph.quantiser(resize.input[0]) is None
-    assert graph.quantiser(next(n for n in graph.nodes if n.name == last).input[0]) is not None
+    graph = quantise(made.model(last), noise(), Runtime()).model.graph
+    resize = next(node for node in graph if node.op_type == 'Resize')
+    assert quantiser_of(resize.inputs[0]) is None
+    assert quantiser_of(next(n for n in graph if n.name == last).inputs[0]) is not None
 
 
 @pytest.mark.parametrize(
@@ -123,3 +123,11 @@ def test_levels_that_find_nothing_count_by_what_they_vary(net):
 
     change = quantising._change(levels(0), noise(), Runtime())(levels(1e-3))
     assert 0 < change < 1e-5  # of the second level's own variance it is 1
+
+
+def test_an_roialign_s_map_comes_before_it_alone(net):
+    made = net()
+    maps, rois = made.node('Relu', 'images'), made.node('Sigmoid', 'images')
+    made.node('RoiAlign', maps, rois, rois)
+    *_, node = ir.from_proto(made.graph())
+    assert [n.op_type for n in quantising._maps_before(node)] == ['Relu']

@@ -3,10 +3,11 @@
 import sys
 
 import numpy as np
-import onnx
 import pytest
 
 pytest.importorskip('onnxruntime')
+
+import onnx_ir as ir
 
 from mmdet_groupconv.deploy.runtime import RunningFile, Runtime
 
@@ -21,8 +22,8 @@ def model(net):
 
 @pytest.fixture
 def file(model, tmp_path):
-    onnx.helper.set_model_props(model, dict(runtime='openvino', precision='bf16'))
-    onnx.save(model, tmp_path / 'net.onnx')
+    model.metadata_props.update(runtime='openvino', precision='bf16')
+    ir.save(model, tmp_path / 'net.onnx')
     return tmp_path / 'net.onnx'
 
 
@@ -47,9 +48,9 @@ def test_bf16_is_coarser(model, run):
 
 def test_a_file_says_what_it_was_made_for(file, tmp_path):
     assert Runtime.of_file(file) == Runtime('openvino', 'bf16')
-    other = onnx.load(file)
-    del other.metadata_props[:]
-    onnx.save(other, tmp_path / 'other.onnx')
+    other = ir.load(file)
+    other.metadata_props.clear()
+    ir.save(other, tmp_path / 'other.onnx')
     assert Runtime.of_file(tmp_path / 'other.onnx') == Runtime('onnxruntime', 'fp32')
 
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-pytest.importorskip('onnx')
+pytest.importorskip('onnx_ir')
 
 from mmdet_groupconv.deploy.ways import ways_of
 
