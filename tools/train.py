@@ -8,7 +8,6 @@ from mmengine.config import Config
 from mmdet_groupconv.engine.errors import run_errors, user_errors
 from mmdet_groupconv.engine.launch import build_runner, load_config, use_amp
 from mmdet_groupconv.engine.options import add_config_options, add_run_options
-from mmdet_groupconv.engine.resuming import resume_if_begun
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -41,7 +40,7 @@ def configure(args: argparse.Namespace) -> Config:
             raise ValueError('--auto-scale-lr: the config has no auto_scale_lr.base_batch_size')
         cfg.auto_scale_lr.enable = True
     if args.resume == 'auto':
-        resume_if_begun(cfg)
+        cfg.resume = 'auto'
     elif args.resume:
         cfg.resume, cfg.load_from = True, args.resume
     return cfg

@@ -23,7 +23,7 @@ from .checkpoint_inputs import check_checkpoints
 from .data_inputs import check_data
 from .mac_ratio_hook import hook_class
 from .model_check import check_maps
-from .resuming import prepare_resume
+from .resuming import prepare_resume, settle_resume
 
 _OF_PARAMETERS = 'paramwise_options'
 
@@ -68,12 +68,13 @@ def build_runner(cfg: Config, modes: tuple[str, ...]) -> Runner:
     _prepare_hooks(cfg)
     model = build_model(cfg)
     check_maps(model)
+    warnings = settle_resume(cfg)
     reports = check_checkpoints(cfg, model, modes)
     for hook in cfg.get('custom_hooks') or []:
         built = HOOKS.build({key: value for key, value in hook.items() if key != 'priority'})
         if 'train' in modes and hasattr(built, 'check'):
             built.check(model)  # as before_run would, once files are written
-    warnings = prepare_resume(cfg)
+    prepare_resume(cfg)
     _join_cpu_processes(cfg)
     runner = RUNNERS.build(cfg) if 'runner_type' in cfg else Runner.from_cfg(cfg)
     _hush(runner.logger)

@@ -8,33 +8,35 @@ from ..checkpoints import latest_checkpoint, read_checkpoint
 from .whole_files import WholeFiles
 
 
-def resume_if_begun(cfg: Config) -> None:
-    """Have a run go on from its work dir, or where nothing is there, begin as the config says.
+def settle_resume(cfg: Config) -> list[str]:
+    """Whether a run goes on from its work dir, or begins: ``cfg.resume`` is a bool afterwards.
 
-    That is with the weights of ``load_from`` where it names some, as of a grouped detector.
+    ``resume='auto'``: from the latest whole checkpoint there; where there is none, with what
+    ``load_from`` names, as the weights of a grouped detector. True is the same without a
+    ``load_from``, else it goes on from that file. Returns what to warn of.
     """
-    if cfg.get('load_from') and latest_checkpoint(cfg.work_dir)[0] is None:
-        cfg.resume = False
+    if cfg.get('resume') != 'auto' and (not cfg.get('resume') or cfg.get('load_from')):
+        return []
+    path, damaged = latest_checkpoint(cfg.work_dir)
+    warnings = [f'{name} is damaged and passed over' for name in damaged]
+    cfg.resume = path is not None
+    if cfg.resume:
+        cfg.load_from = None
     else:
-        cfg.resume, cfg.load_from = True, None
+        begins = f'with {cfg.load_from}' if cfg.get('load_from') else 'anew'
+        warnings.append(f'no checkpoint to resume in {cfg.work_dir}: the run begins {begins}')
+    return warnings
 
 
-def prepare_resume(cfg: Config) -> list[str]:
-    """Have MMEngine resume from the last good checkpoint, with the seed of its run.
+def prepare_resume(cfg: Config) -> None:
+    """Have MMEngine resume, where that was settled, with the seed of the run.
 
-    Without ``load_from`` that is the latest whole one of the work dir: ``last_checkpoint`` is
-    written anew where it names another, and ``resume`` unset where there is none. Returns what to
-    warn of. Raises ValueError for a file that holds no run, but weights alone.
+    ``last_checkpoint`` of the work dir is written anew where it names another than the latest whole
+    one. Raises ValueError for a file that holds no run, but weights alone.
     """
     if not cfg.get('resume'):
-        return []
-    path, warnings = cfg.get('load_from'), []
-    if not path:
-        path, damaged = latest_checkpoint(cfg.work_dir)
-        warnings = [f'{name} is damaged and passed over' for name in damaged]
-        if path is None:
-            cfg.resume = False
-            return [*warnings, f'no checkpoint to resume in {cfg.work_dir}: the run begins anew']
+        return
+    path = cfg.get('load_from') or latest_checkpoint(cfg.work_dir)[0]
     if '://' not in path:
         meta = read_checkpoint(path)[1]
         if 'epoch' not in meta or 'iter' not in meta:
@@ -47,7 +49,6 @@ def prepare_resume(cfg: Config) -> list[str]:
             cfg.randomness = {**cfg.get('randomness', {}), 'seed': meta.get('seed')}
     if not cfg.get('load_from'):
         _point_to(path, cfg.work_dir)
-    return warnings
 
 
 def _point_to(path: str, work_dir: str) -> None:

@@ -5,7 +5,7 @@ import torch
 from mmengine.config import Config
 
 from mmdet_groupconv.checkpoints import write_checkpoint
-from mmdet_groupconv.engine.resuming import prepare_resume, resume_if_begun
+from mmdet_groupconv.engine.resuming import prepare_resume, settle_resume
 
 META = dict(epoch=1, iter=4, seed=7)
 
@@ -28,7 +28,8 @@ def test_a_new_run_is_left_alone(cfg, save):
     save('epoch_1.pth', **META)
     cfg.resume = False
     before = cfg.to_dict()
-    assert prepare_resume(cfg) == []
+    assert settle_resume(cfg) == []
+    prepare_resume(cfg)
     assert cfg.to_dict() == before
 
 
@@ -38,7 +39,9 @@ def test_the_pointer_is_mended(cfg, save, tmp_path):
     part.write_bytes(b'half')
     pointer = tmp_path / 'last_checkpoint'
     pointer.write_text(str(part))
-    assert prepare_resume(cfg) == [f'{part} is damaged and passed over']
+    assert settle_resume(cfg) == [f'{part} is damaged and passed over']
+    assert pointer.read_text() == str(part)  # other inputs are checked first
+    prepare_resume(cfg)
     assert pointer.read_text() == whole
     assert cfg.resume
 
@@ -47,19 +50,46 @@ def test_a_good_pointer_is_not_touched(cfg, save, tmp_path):
     pointer = tmp_path / 'last_checkpoint'
     pointer.write_text(save('epoch_1.pth', **META))
     before = pointer.stat()
-    assert prepare_resume(cfg) == []
+    prepare_resume(cfg)
     assert pointer.stat() == before
 
 
-def test_without_a_whole_checkpoint_the_run_begins_anew(cfg, tmp_path):
+@pytest.mark.parametrize('resume', [True, 'auto'])
+def test_without_a_whole_checkpoint_the_run_begins_anew(cfg, tmp_path, resume):
+    cfg.resume = resume
     part = tmp_path / 'epoch_1.pth'
     part.write_bytes(b'half')
     (tmp_path / 'last_checkpoint').write_text(str(part))
-    assert prepare_resume(cfg) == [
+    assert settle_resume(cfg) == [
         f'{part} is damaged and passed over',
         f'no checkpoint to resume in {tmp_path}: the run begins anew',
     ]
-    assert not cfg.resume
+    assert cfg.resume is False
+
+
+def test_a_run_that_has_not_begun_takes_the_weights_that_its_config_names(cfg, tmp_path):
+    cfg.resume, cfg.load_from = 'auto', 'grouped.pth'
+    part = tmp_path / 'epoch_1.pth'
+    part.write_bytes(b'half')
+    assert settle_resume(cfg) == [
+        f'{part} is damaged and passed over',
+        f'no checkpoint to resume in {tmp_path}: the run begins with grouped.pth',
+    ]
+    assert (cfg.resume, cfg.load_from) == (False, 'grouped.pth')
+
+
+def test_a_run_that_has_begun_goes_on(cfg, save):
+    save('epoch_1.pth', **META)
+    cfg.resume, cfg.load_from = 'auto', 'grouped.pth'
+    assert settle_resume(cfg) == []
+    assert (cfg.resume, cfg.load_from) == (True, None)
+
+
+def test_a_file_that_is_named_is_resumed_whatever_the_work_dir_holds(cfg, save):
+    save('epoch_1.pth', **META)
+    cfg.load_from = 'other.pth'
+    assert settle_resume(cfg) == []
+    assert (cfg.resume, cfg.load_from) == (True, 'other.pth')
 
 
 @pytest.mark.parametrize('randomness', [None, dict(seed=None), dict(deterministic=True)])
@@ -74,7 +104,7 @@ def test_a_seed_that_was_drawn_is_taken_over(cfg, save, randomness):
 def test_a_seed_of_the_config_s_own_stays(cfg, save):
     cfg.randomness = dict(seed=0)
     cfg.load_from = save('other.pth', **META)
-    assert prepare_resume(cfg) == []
+    prepare_resume(cfg)
     assert cfg.randomness == dict(seed=0)
 
 
@@ -86,22 +116,5 @@ def test_a_file_of_weights_alone_is_named(cfg, save):
 
 def test_files_that_are_downloaded_first_are_left_alone(cfg):
     cfg.load_from = 'https://host/file.pth'
-    assert prepare_resume(cfg) == []
-
-
-def test_a_run_that_has_not_begun_takes_the_weights_that_its_config_names(cfg, tmp_path):
-    cfg.load_from = str(tmp_path / 'grouped.pth')
-    resume_if_begun(cfg)
-    assert (cfg.resume, cfg.load_from) == (False, str(tmp_path / 'grouped.pth'))
-
-
-def test_a_run_that_has_begun_goes_on(cfg, save, tmp_path):
-    save('epoch_1.pth')
-    cfg.load_from = str(tmp_path / 'grouped.pth')
-    resume_if_begun(cfg)
-    assert (cfg.resume, cfg.load_from) == (True, None)
-
-
-def test_a_run_without_either_begins_anew(cfg):
-    resume_if_begun(cfg)
-    assert (cfg.resume, cfg.get('load_from')) == (True, None)  # and says so
+    prepare_resume(cfg)
+    assert cfg.to_dict() == dict(work_dir=cfg.work_dir, resume=True, load_from=cfg.load_from)
