@@ -15,15 +15,20 @@ _PACKAGES = dict(
     mmengine=('onedl-mmengine', 'mmengine'),
     mmdet=('onedl-mmdetection', 'mmdet'),
     onnxruntime=('onnxruntime', 'onnxruntime-gpu'),
+    openvino=('openvino',),
 )
+# Instructions that PyTorch and OpenVINO may use at most, on CPUs that have more.
+_LIMIT = 'ONEDNN_MAX_CPU_ISA'
 
 
 def describe(device: torch.device) -> dict[str, object]:
-    """The device by name, threads, and the versions of what runs there."""
+    """The device by name, what it computes with, threads, and the versions of what runs there."""
     cuda = device.type == 'cuda'
+    limit = os.environ.get(_LIMIT)
     return dict(
         device=torch.cuda.get_device_name(device) if cuda else _cpu_name(),
         cpu_capability=torch.backends.cpu.get_cpu_capability(),
+        **({_LIMIT.lower(): limit} if limit else {}),
         cpus=os.cpu_count(),
         threads=torch.get_num_threads(),
         python=platform.python_version(),

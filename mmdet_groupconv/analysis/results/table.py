@@ -77,9 +77,14 @@ def _times(file: dict) -> str:
 def _machines(rows: list[Row]) -> str:
     """Where the files of some rows were timed."""
     where = {
-        f'{"x".join(map(str, file["shape"]))}, threads: {file["threads"]}, '
-        f'{file["machine"]["device"]} ({file["machine"]["cpu_capability"]})'
+        f'{"x".join(map(str, file["shape"]))}, threads: {file["threads"]}, {_cpu(file["machine"])}'
         for row in rows
         for file in row.files
     }
     return f'Files: {"; ".join(sorted(where))}.' if where else 'No files were timed.'
+
+
+def _cpu(machine: dict) -> str:
+    """By name, with the instructions that it computed with."""
+    instructions = machine.get('onednn_max_cpu_isa', machine['cpu_capability'])
+    return f'{machine["device"]} ({instructions})'

@@ -92,3 +92,10 @@ def test_a_file_without_marks_is_named(tmp_path, text):
     path.write_text(text)
     with pytest.raises(ValueError, match=r'results\.md has no <!-- results -->'):
         put_table(path, 'new')
+
+
+def test_instructions_that_a_file_was_timed_without_are_told():
+    file = file_of('int8', 'openvino', 1.0, 2.0)
+    file['machine'] = dict(MACHINE, onednn_max_cpu_isa='AVX512_CORE_VNNI')
+    table = results_table([row('other', 0.4, files=[file])])
+    assert 'some CPU (AVX512_CORE_VNNI).' in table
