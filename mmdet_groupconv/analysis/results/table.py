@@ -22,6 +22,7 @@ COLUMNS: dict[str, Callable[[Row, dict[str, Row]], str]] = {
     'epochs': lambda row, _: str(row.epochs),
     'seed': lambda row, _: str(row.seed),
     'hours': lambda row, _: f'{row.hours:.2f}',
+    'trained on': lambda row, _: row.machine.get('device', ''),
     'config': lambda row, _: f'`{row.config}`',
     'log': lambda row, _: f'[{row.name}](results/logs/{row.name}.jsonl)',
 }
