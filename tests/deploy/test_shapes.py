@@ -68,6 +68,7 @@ def test_outputs_inputs_and_constants_are_left_out(net):
     model = made.model(y)
     name_sizes(model)
     assert set(named(model)) == {x, model.graph[1].outputs[0].name}
+    assert [side.value for side in model.graph.outputs[0].shape] == [None] * 4
 
 
 def test_sides_of_small_maps_are_not_taken_for_fixed_ones(net):
