@@ -6,7 +6,7 @@ MMEngine's own checkpoints readable without running code.
 
 from .compat import allow_log_buffers, ensure_mmcv_ops
 
-__version__ = '0.1.0'
+__version__ = '0.2.0'
 
 ensure_mmcv_ops()
 allow_log_buffers()
