@@ -1,20 +1,22 @@
 """Each figure in the documentation's tables of results is its run's, as docs/results/ has it."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from mmdet_groupconv.analysis.results import put_table, read_rows, results_table
+from mmdet_groupconv.analysis.results.table import COLUMNS
 
 PROJECT = Path(__file__).resolve().parents[1]
 DOCS = PROJECT / 'docs'
-RUNS = {
-    run['name']: run
-    for path in sorted(DOCS.glob('results/*.json'))
-    for run in json.loads(path.read_text())
+ROWS = {row.name: row for row in read_rows(DOCS / 'results/rows')}
+# Runs of before there were rows.
+PRETRAINED = {
+    run['name']: run for run in json.loads((DOCS / 'results/pretrained.json').read_text())
 }
-COLUMNS = {
+OF_PRETRAINED = {
     'mAP': lambda run: f'{run["coco/bbox_mAP"]:.3f}',
     'mAP50': lambda run: f'{run["coco/bbox_mAP_50"]:.3f}',
     'mAP of large boxes': lambda run: f'{run["coco/bbox_mAP_l"]:.3f}',
@@ -22,54 +24,45 @@ COLUMNS = {
 }
 
 
-def cells_of(line: str) -> list[str]:
-    return [cell.strip() for cell in line.strip().strip('|').split('|')]
-
-
-def rows_by_run() -> dict[str, list[dict[str, str]]]:
-    """Of all tables whose last column names a run: each run's rows, by column."""
-    found = {name: [] for name in RUNS}
-    for path in sorted(DOCS.glob('*.md')):
+def rows_of(last: str) -> Iterator[tuple[str, dict[str, str]]]:
+    """Of all tables with such a last column: what it says, in backquotes, and each row's cells."""
+    for path in (PROJECT / 'README.md', *sorted(DOCS.glob('*.md'))):
         header = None
         for line in path.read_text().splitlines():
             if not line.startswith('|'):
                 header = None
                 continue
-            cells = cells_of(line)
+            cells = [cell.strip() for cell in line.strip().strip('|').split('|')]
             header = header or cells
-            if header[-1] == 'run' and cells[-1].startswith('`'):
-                found.setdefault(cells[-1].strip('`'), []).append(
-                    dict(zip(header, cells, strict=True))
-                )
-    return found
+            if header[-1] == last and cells[-1].startswith('`'):
+                yield cells[-1].strip('`'), dict(zip(header, cells, strict=True))
 
 
-ROWS = rows_by_run()
-
-
-def test_a_run_has_a_config_and_a_row():
-    assert ROWS
-    for name, rows in ROWS.items():
-        assert name in RUNS
+def test_a_pretrained_run_has_a_config_and_its_own_figures():
+    found = dict(rows_of('run'))
+    assert found.keys() == PRETRAINED.keys()
+    for name, cells in found.items():
         assert list(PROJECT.glob(f'configs/*/{name}.py')), name
-        assert rows, name
+        shown = {column: cell for column, cell in cells.items() if column in OF_PRETRAINED}
+        assert shown == {column: OF_PRETRAINED[column](PRETRAINED[name]) for column in shown}, name
 
 
-def test_a_figure_is_its_runs():
-    for name, rows in ROWS.items():
-        for row in rows:
-            shown = {column: cell for column, cell in row.items() if column in COLUMNS}
-            assert shown, name
-            assert shown == {column: COLUMNS[column](RUNS[name]) for column in shown}, name
+def test_figures_beside_the_name_of_a_row_are_its_own():
+    found = list(rows_of('row'))
+    assert found
+    for name, cells in found:
+        shown = {column: cell.strip('*') for column, cell in cells.items() if column in COLUMNS}
+        assert len(shown) > 2, name
+        assert shown == {column: COLUMNS[column](ROWS[name], ROWS) for column in shown}, name
 
 
 def test_the_table_of_results_is_made_from_its_rows():
-    table = results_table(read_rows(DOCS / 'results/rows'))
+    table = results_table(ROWS.values())
     assert put_table(DOCS / 'results.md', table) == (DOCS / 'results.md').read_text()
 
 
 def test_a_row_has_what_its_log_ends_with():
-    for row in read_rows(DOCS / 'results/rows'):
+    for row in ROWS.values():
         log = (DOCS / f'results/logs/{row.name}.jsonl').read_text().splitlines()
         *_, last = map(json.loads, log)
         assert last['epoch'] == row.epochs == len(log)
