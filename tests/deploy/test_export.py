@@ -188,6 +188,21 @@ def test_the_graph_as_it_was_is_written_where_that_is_faster(
     assert sums[1] == sum(m.weight.numel() for m in grouped.modules() if isinstance(m, nn.Conv2d))
 
 
+def test_a_network_without_groups_is_timed_once(tmp_path, monkeypatch):
+    raced = []
+
+    def race(models, *_):
+        raced.append(models)
+        return [1.0] * len(models)
+
+    monkeypatch.setattr(export, 'race', race)
+    torch.manual_seed(0)
+    dense = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3)).eval()
+    report = export_onnx(dense, tmp_path / 'network.onnx', SHAPE)
+    assert [len(models) for models in raced] == [1]
+    assert report.seconds == report.ungrouped == 1.0
+
+
 def test_what_the_file_is_of_is_kept_in_it(grouped, tmp_path, grouped_wins):
     about = dict(config='a.py', mean='[1, 2, 3]')
     export_onnx(grouped, tmp_path / 'network.onnx', SHAPE, about=about)
