@@ -16,8 +16,8 @@ val_evaluator = dict(ann_file=data_root + 'annotations/val.json')
 test_evaluator = val_evaluator
 model = dict(bbox_head=dict(num_classes=len(classes)))
 
-epochs = 6
-train_cfg = dict(max_epochs=epochs, val_interval=3)
+epochs = 4
+train_cfg = dict(max_epochs=epochs, val_interval=2)
 param_scheduler = [
     dict(type='LinearLR', start_factor=0.01, by_epoch=False, begin=0, end=100),
     dict(type='CosineAnnealingLR', T_max=epochs, convert_to_iter_based=True),
