@@ -9,12 +9,10 @@ from mmengine.config import Config
 from mmdet_groupconv.checkpoints import write_checkpoint
 from mmdet_groupconv.engine.launch import build_model
 
-CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
-SHARED = Path(os.environ.get('MMDET_GROUPCONV_SHARED', '../shared'))
+PROJECT = Path(__file__).resolve().parents[2]
+SHARED = Path(os.environ.get('MMDET_GROUPCONV_SHARED', PROJECT.parent / 'shared'))
 DATA = Path(os.environ.get('MMDET_GROUPCONV_DATA', SHARED / 'data')) / 'coco_tiny'
-RECIPES = sorted(
-    path for kind in ('retinanet', 'faster_rcnn') for path in CONFIGS.glob(f'{kind}/*_1x_coco.py')
-)
+RECIPES = sorted(PROJECT.glob('configs/*/*_1x_coco.py'))
 SIZE = (160, 96)
 
 pytestmark = [
@@ -25,7 +23,7 @@ pytestmark = [
 
 @pytest.fixture
 def weights(tmp_path):
-    """``weights(cfg)``: a file with random ones, and the classes of COCO's config files."""
+    """``weights(cfg)``: a file with random ones."""
 
     def weights(cfg):
         model = build_model(cfg)
@@ -57,7 +55,7 @@ def on_few_images(cfg):
 
 
 @pytest.mark.parametrize('path', RECIPES, ids=lambda path: path.stem)
-def test_a_recipe_trains_and_validates(path, train, weights, tmp_path):
+def test_a_recipe_trains_and_validates(path, train, weights):
     cfg = on_few_images(without_downloads(Config.fromfile(path)))
     if cfg.get('load_from'):
         cfg.load_from = weights(cfg)
