@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from mmdet_groupconv.analysis.results import put_table, read_rows, results_table
-from mmdet_groupconv.analysis.results.table import COLUMNS
+from mmdet_groupconv.analysis.results.table import FIGURES, RUNS
 
+COLUMNS = FIGURES | RUNS
 PROJECT = Path(__file__).resolve().parents[1]
 DOCS = PROJECT / 'docs'
 ROWS = {row.name: row for row in read_rows(DOCS / 'results/rows')}

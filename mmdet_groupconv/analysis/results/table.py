@@ -7,7 +7,8 @@ from .record import Row
 
 START, END = '<!-- results -->', '<!-- end of results -->'
 _BY_PRECISION = dict(fp32='onnxruntime', int8='openvino')  # what users of each run
-COLUMNS: dict[str, Callable[[Row, dict[str, Row]], str]] = {
+Columns = dict[str, Callable[[Row, dict[str, Row]], str]]
+FIGURES: Columns = {
     'method': lambda row, _: row.method,
     'scope': lambda row, _: row.scope or '',
     'mAP': lambda row, _: f'{row.mean_ap:.3f}',
@@ -19,19 +20,21 @@ COLUMNS: dict[str, Callable[[Row, dict[str, Row]], str]] = {
     'float32 [ms]': lambda row, _: _of_file(row, 'fp32', _times),
     'int8 [ms]': lambda row, _: _of_file(row, 'int8', _times),
     'mAP in int8': lambda row, _: _of_file(row, 'int8', lambda f: f'{f["bbox_mAP"]:.3f}'),
+}
+RUNS: Columns = {
+    'run': lambda row, _: f'[{row.name}](results/logs/{row.name}.jsonl)',
     'epochs': lambda row, _: str(row.epochs),
     'seed': lambda row, _: str(row.seed),
     'hours': lambda row, _: f'{row.hours:.2f}',
     'trained on': lambda row, _: row.machine.get('device', ''),
     'config': lambda row, _: f'`{row.config}`',
-    'log': lambda row, _: f'[{row.name}](results/logs/{row.name}.jsonl)',
 }
 
 
 def results_table(rows: Iterable[Row]) -> str:
-    """A table for each detector and data set, dense rows first.
+    """Two tables for each detector and data set, dense rows first: figures, and their runs.
 
-    Milliseconds: of the row's file and, in brackets, of the same graph with dense convolutions, in
+    Both number their rows, as all columns in one are too wide to read. Milliseconds: of the row's file and, in brackets, of the same graph with dense convolutions, in
     one process. Raises ValueError where a row's dense one is not there.
     """
     by_name = {row.name: row for row in rows}
@@ -40,10 +43,8 @@ def results_table(rows: Iterable[Row]) -> str:
     for title in sorted(titles):
         own = [row for row in by_name.values() if (row.detector, row.data) == title]
         own.sort(key=lambda row: (row.scope or '', -row.macs.get('detector', 1), row.method))
-        lines = [list(COLUMNS), ['---'] * len(COLUMNS)]
-        lines += [[cell(row, by_name) for cell in COLUMNS.values()] for row in own]
-        table = '\n'.join(f'| {" | ".join(line)} |' for line in lines)
-        parts.append(f'**{title[0]}, {title[1]}**\n\n{table}\n\n{_machines(own)}')
+        figures, runs = (_table(columns, own, by_name) for columns in (FIGURES, RUNS))
+        parts.append(f'### {title[0]}, {title[1]}\n\n{figures}\n\n{_machines(own)}\n\n{runs}')
     return '\n\n'.join(parts)
 
 
@@ -54,6 +55,13 @@ def put_table(path: str | Path, table: str) -> str:
         raise ValueError(f'{path} has no {START} ... {END}, expected both once')
     before, rest = text.split(START)
     return f'{before}{START}\n\n{table}\n\n{END}{rest.split(END)[1]}'
+
+
+def _table(columns: Columns, own: list[Row], rows: dict[str, Row]) -> str:
+    lines = [['', *columns], ['---'] * (len(columns) + 1)]
+    for number, row in enumerate(own, 1):
+        lines.append([str(number), *(cell(row, rows) for cell in columns.values())])
+    return '\n'.join(f'| {" | ".join(line)} |' for line in lines)
 
 
 def _difference(row: Row, rows: dict[str, Row]) -> str:

@@ -25,12 +25,19 @@ def row(name, mean_ap, **settings):
 
 
 def cells(line):
-    return [cell.strip() for cell in line.strip('| ').split('|')]
+    return [cell.strip() for cell in line.strip()[1:-1].split('|')]
 
 
 def rows_of(table):
+    """Each row's figures and its run."""
     lines = [cells(line) for line in table.splitlines() if line.startswith('|')]
-    return [dict(zip(lines[0], line, strict=True)) for line in lines[2:]]
+    half = len(lines) // 2
+    both = [
+        [dict(zip(part[0], line, strict=True)) for line in part[2:]]
+        for part in (lines[:half], lines[half:])
+    ]
+    assert [row[''] for row in both[0]] == [row[''] for row in both[1]]
+    return [figures | run for figures, run in zip(*both, strict=True)]
 
 
 DENSE = row('dense', 0.45)
@@ -55,7 +62,7 @@ def test_a_row_shows_its_run_beside_the_dense_one():
     assert second['to dense'] == '-0.010'
     assert second['MACs: backbone, all'] == '0.400, 0.500'
     assert second['parameters [M]'] == '1.23'
-    assert second['log'] == '[grouped](results/logs/grouped.jsonl)'
+    assert second['run'] == '[grouped](results/logs/grouped.jsonl)'
 
 
 def test_times_are_those_of_the_runtime_that_users_take():
@@ -67,9 +74,9 @@ def test_times_are_those_of_the_runtime_that_users_take():
     assert 'Files: 480x640, threads: 1, some CPU (AVX512).' in results_table([DENSE, GROUPED])
 
 
-def test_each_detector_has_its_table():
+def test_each_detector_has_its_tables():
     table = results_table([DENSE, row('other', 0.3, detector='Faster R-CNN')])
-    assert table.index('**Faster R-CNN, cells**') < table.index('**RetinaNet, cells**')
+    assert table.index('### Faster R-CNN, cells') < table.index('### RetinaNet, cells')
 
 
 def test_a_dense_row_that_is_not_there_is_named():
