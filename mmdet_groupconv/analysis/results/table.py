@@ -34,8 +34,9 @@ RUNS: Columns = {
 def results_table(rows: Iterable[Row]) -> str:
     """Two tables for each detector and data set, dense rows first: figures, and their runs.
 
-    Both number their rows, as all columns in one are too wide to read. Milliseconds: of the row's file and, in brackets, of the same graph with dense convolutions, in
-    one process. Raises ValueError where a row's dense one is not there.
+    Both number their rows, as all columns in one are too wide to read. Milliseconds: of the row's
+    file and, in brackets, of the same graph with dense convolutions, in one process. Raises
+    ValueError where a row's dense one is not there.
     """
     by_name = {row.name: row for row in rows}
     titles = dict.fromkeys((row.detector, row.data) for row in by_name.values())
