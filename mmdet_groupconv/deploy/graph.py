@@ -4,7 +4,8 @@ import numpy as np
 import onnx_ir as ir
 from onnx import ModelProto
 
-_ELEMENTWISE = ('Relu', 'LeakyRelu', 'Clip', 'Sigmoid', 'HardSwish')
+POOLS = 'MaxPool', 'AveragePool', 'GlobalAveragePool'
+_ELEMENTWISE = 'Relu', 'LeakyRelu', 'Clip', 'Sigmoid', 'HardSwish'
 
 
 def read(proto: ModelProto) -> ir.Model:
@@ -74,7 +75,8 @@ def is_depthwise(node: ir.Node) -> bool:
 
 def passes_channels(node: ir.Node) -> bool:
     """Whether each channel of the output is made from the same one of the first input."""
-    return looks_at_values(node) or is_depthwise(node)
+    pools = node.op_type in POOLS and len(node.outputs) == 1  # not where the maxima were
+    return looks_at_values(node) or is_depthwise(node) or pools
 
 
 def looks_at_values(node: ir.Node) -> bool:

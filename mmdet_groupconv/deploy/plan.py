@@ -3,6 +3,7 @@
 import functools
 import math
 import time
+from typing import NamedTuple
 
 import numpy as np
 import onnx_ir as ir
@@ -24,7 +25,15 @@ from .shapes import sizes_of
 from .ways import Way, ways_of
 
 _ROUNDS = 4
+_GAINS = 0, 1.2, 1.5  # from which a layer is taken
 _MOST_OFF = 1e-3  # OpenVINO computes some joined int8 convolutions wrongly
+
+
+class Choice(NamedTuple):
+    """The fastest way of a convolution, and how many times as fast as a dense one it was."""
+
+    way: Way
+    gain: float
 
 
 def choose_ways(
@@ -32,8 +41,8 @@ def choose_ways(
     image: np.ndarray,
     runtime: Runtime,
     quantised: ir.Model | None = None,
-) -> dict[str, Way]:
-    """The fastest way for each convolution with zeros in it, for :func:`regroup`.
+) -> dict[str, Choice]:
+    """The fastest way for each convolution with zeros in it, by its output's name.
 
     A convolution is timed alone, between neighbours as it has them, so that what reordering its
     channels costs is counted. image: as the graph takes it, for the sizes of maps and the number of
@@ -57,8 +66,23 @@ def choose_ways(
     for node in convs:  # dense ones, of which nobody reads some filters
         (y,) = node.outputs
         if y.name not in ways and not needed[y].all():
-            ways[y.name] = ways_of(np.ones_like(weight_of(node)), needed[y])[0]
+            way, *_ = ways_of(np.ones_like(weight_of(node)), needed[y])
+            ways[y.name] = Choice(way, math.inf)  # for all readers' sake
     return ways
+
+
+def selections(choices: dict[str, Choice]) -> list[dict[str, Way]]:
+    """What of the choices to try in the whole graph, for :func:`regroup`: all, ever fewer, none.
+
+    Alone each layer was the fastest in its way; but among others what costs memory or another
+    layout counts more, so that a small gain may well be a loss.
+    """
+    found = []
+    for least in _GAINS:
+        ways = {name: choice.way for name, choice in choices.items() if choice.gain >= least}
+        if ways and len(ways) not in map(len, found):
+            found.append(ways)
+    return [*found, {}]
 
 
 def needed_filters(graph: ir.Graph) -> dict[ir.Value, np.ndarray]:
@@ -94,13 +118,14 @@ def _identity(node: ir.Node, needed: np.ndarray) -> tuple:
     return node.inputs[1], needed.tobytes(), repr(sorted(node.attributes.items()))
 
 
-def _fastest(node: ir.Node, ways: list[Way], sizes: dict, runtime: Runtime) -> Way:
+def _fastest(node: ir.Node, ways: list[Way], sizes: dict, runtime: Runtime) -> Choice:
     model = _alone(node, sizes)
     rng = np.random.default_rng(0)
     inputs = {x.name: rng.standard_normal(x.shape.numpy(), np.float32) for x in model.graph.inputs}
     models = [regroup(model, {node.outputs[0].name: way}) for way in ways]
     seconds = race(models, inputs, runtime, _MOST_OFF)
-    return ways[seconds.index(min(seconds))]
+    best = seconds.index(min(seconds))
+    return Choice(ways[best], seconds[0] / seconds[best] if best else 1.0)
 
 
 def race(
@@ -135,7 +160,7 @@ def _alone(node: ir.Node, sizes: dict[str, tuple[int, ...]]) -> ir.Model:
     """A convolution between others that cost little, in whose layout it gets and gives its maps.
 
     Where something else than a convolution reads it, it is added to a map. Where its input is
-    quantised, the maps around it are.
+    quantised, the others compute in integers as well: what a map costs to reorder depends on it.
     """
     weight, (y,) = weight_of(node), node.outputs
     quantiser, scale = quantiser_of(node.inputs[0]), scale_of(node.inputs[1])
@@ -145,10 +170,6 @@ def _alone(node: ir.Node, sizes: dict[str, tuple[int, ...]]) -> ir.Model:
     def hold(array: np.ndarray) -> ir.Value:
         return tape.initializer(ir.tensor(array), f'constant_{len(tape.initializers)}')
 
-    def pass_on(x: ir.Value, channels: int) -> ir.Value:
-        ones = hold(np.ones((channels, 1, 1, 1), np.float32))
-        return tape.op('Conv', [x, ones], dict(group=channels))
-
     def quantise(x: ir.Value) -> ir.Value:
         if quantiser is None:
             return x
@@ -156,19 +177,26 @@ def _alone(node: ir.Node, sizes: dict[str, tuple[int, ...]]) -> ir.Model:
         whole = tape.op('QuantizeLinear', [x, *settings])
         return tape.op('DequantizeLinear', [whole, *settings])
 
-    if scale is None:
-        held = hold(weight)
-    else:
+    def weigh(weight: np.ndarray, scale: np.ndarray | float | None) -> ir.Value:
+        if scale is None:
+            return hold(weight)
         scales = np.broadcast_to(scale, (len(weight), 1, 1, 1)).ravel()
         whole = [hold(np.rint(weight / scale).astype(np.int8)), hold(scales)]
-        held = tape.op('DequantizeLinear', whole, dict(axis=0))
+        return tape.op('DequantizeLinear', whole, dict(axis=0))
+
+    def pass_on(x: ir.Value, channels: int) -> ir.Value:
+        ones = np.ones((channels, 1, 1, 1), np.float32)
+        held = weigh(ones, None if scale is None else np.float32(1 / 127))
+        return tape.op('Conv', [quantise(x), held], dict(group=channels))
+
     x = quantise(pass_on(inputs[0], weight.shape[1]))
-    last = tape.op('Conv', [x, held, hold(bias_of(node))], node.attributes, output=ir.val(y.name))
+    constants = weigh(weight, scale), hold(bias_of(node))
+    last = tape.op('Conv', [x, *constants], node.attributes, output=ir.val(y.name))
     reader = reader_behind(y)
     if reader is None or weight_of(reader) is None:
         inputs.append(ir.val('shortcut', ir.DataType.FLOAT, sizes[y.name]))
         last = tape.op('Add', [pass_on(inputs[1], len(weight)), last])
-    after = pass_on(quantise(tape.op('Relu', [last])), len(weight))
+    after = pass_on(tape.op('Relu', [last]), len(weight))
     out = tape.op('GlobalAveragePool', [after], output=ir.val('out', ir.DataType.FLOAT))
     made = ir.Graph(
         inputs,

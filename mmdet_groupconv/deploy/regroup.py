@@ -131,7 +131,10 @@ class _Regrouping:
 
     def _take(self, value: ir.Value, wanted: np.ndarray, total: int) -> Part:
         """A tensor with the `wanted` channels of a map, perhaps with others that cost nothing."""
-        blocks, parts = round_up(len(wanted)), self._parts(value, total)
+        parts = self._parts(value, total)
+        there = np.isin(wanted, np.concatenate([part.ids for part in parts]))
+        wanted = wanted[there] if there.any() else wanted  # others are gone, as nobody needs them
+        blocks = round_up(len(wanted))
         for part in parts:
             if round_up(len(part.ids)) == blocks and np.isin(wanted, part.ids).all():
                 return part

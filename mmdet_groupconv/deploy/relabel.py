@@ -6,11 +6,11 @@ from collections.abc import Hashable
 import numpy as np
 import onnx_ir as ir
 
-from .graph import constant, is_depthwise, looks_at_values, weight_of
+from .graph import POOLS, constant, is_depthwise, looks_at_values, weight_of
 from .plan import needed_filters
 from .ways import Way, ways_of
 
-_KEEPS_CHANNELS = 'MaxPool', 'AveragePool', 'GlobalAveragePool', 'Resize'
+_KEEPS_CHANNELS = *POOLS, 'Resize'
 _OF_SIZES = 'Shape', 'Identity'
 
 _Orders = dict[Hashable, np.ndarray]  # the channels of spaces in their new order

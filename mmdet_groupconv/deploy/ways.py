@@ -13,7 +13,7 @@ _NATIVE_PADS_TO = 1.3
 
 
 class Bundle(NamedTuple):
-    """Filters that are computed together, and the channels that at least one of them reads."""
+    """Filters that are computed together, and the channels that they are given."""
 
     filters: np.ndarray
     reads: np.ndarray
@@ -35,20 +35,22 @@ class Way(NamedTuple):
 
 
 def ways_of(weight: np.ndarray, needed: np.ndarray) -> list[Way]:
-    """The ways worth trying, the first of which is one convolution.
+    """The ways worth trying, the first of which is one convolution that reads all channels.
 
     weight: ``[K, C, kh, kw]``. needed: ``[K]`` bool, the filters whose outputs somebody reads.
     """
     connected = weight.any(axis=(2, 3))
     filters = needed.nonzero()[0]
-    whole = _way(np.zeros(len(filters), int), filters, connected)
+    ways = [Way([Bundle(filters, np.arange(weight.shape[1]))])]
     if connected[filters].mean() > _DENSE:
-        return [whole]
+        return ways
+    whole = _way(np.zeros(len(filters), int), filters, connected)
+    if whole.bundles[0].work < ways[0].bundles[0].work:
+        ways.append(whole)
     labels = bundlings(connected[filters], weight[0, 0].size)[1:]
     patterns, pattern_of = np.unique(connected[filters], axis=0, return_inverse=True)
     if 1 < len(patterns) <= _MANY_PATTERNS:
         labels.append(by_first_filter(pattern_of.reshape(-1)))
-    ways = [whole]
     for way in (_way(label, filters, connected) for label in labels):
         if any(_alike(way, other) for other in ways):
             continue

@@ -16,7 +16,10 @@ from mmdet_groupconv.deploy.regroup import regroup
 from mmdet_groupconv.deploy.ways import ways_of
 
 WIDTHS = 4, 16, 24, 40, 64
-KINDS = 'grouped', 'dense', 'closed', 'same closed', 'relu', 'clip', 'depthwise', 'add', 'branch'
+KINDS = (
+    'grouped', 'dense', 'closed', 'same closed', 'relu', 'clip', 'pool', 'depthwise', 'add',
+    'branch',
+)  # fmt: skip
 
 steps = st.tuples(
     st.sampled_from(KINDS), st.sampled_from(WIDTHS), st.integers(2, 4), st.sampled_from([1, 3])
@@ -44,6 +47,8 @@ def network(net, steps, seed, branches_are_outputs=False):
             x = made.conv(x, made.weight(np.tile(read, (filters, 1)), size), stride=stride)
         elif kind == 'relu':
             x = made.node('Relu', x)
+        elif kind == 'pool':
+            x = made.node('MaxPool', x, kernel_shape=[1, 1])
         elif kind == 'clip':
             limits = [made.constant(np.float32(value)) for value in (-1, 1)]
             x = made.node('Clip', x, *limits)
@@ -190,6 +195,17 @@ def test_groups_that_fit_each_other_need_no_reordering(net):
     kinds = [node.op_type for node in regroup(model, ways).graph]
     first = kinds.index('Conv')
     assert kinds[first : first + 3] == ['Conv', 'Relu', 'Conv']
+
+
+@pytest.mark.parametrize('kind', ['MaxPool', 'GlobalAveragePool'])
+def test_a_map_is_put_in_order_behind_its_pooling(net, kind):
+    made = net()
+    x = made.conv('images', made.groups(64, 16, 4)[np.random.default_rng(0).permutation(64)])
+    shape = dict(kernel_shape=[2, 2], strides=[2, 2]) if kind == 'MaxPool' else {}
+    model = made.model(made.node(kind, x, **shape))
+    native = next(way for way in ways_by_name(model)[x] if way.native)
+    kinds = [node.op_type for node in regroup(model, {x: native}).graph]
+    assert kinds[-2:] == [kind, 'Gather']
 
 
 def test_an_output_that_is_also_read_is_there_before_its_readers(net, run, assert_same):
