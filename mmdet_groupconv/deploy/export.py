@@ -17,7 +17,7 @@ from ..checkpoints import whole_file
 from ..layers import evaluating
 from .detecting import Detecting
 from .parts import RawOutputs
-from .plan import choose_ways, race, selections
+from .plan import choose_ways, race
 from .quantise import LIMIT, Quantised, quantise
 from .regroup import regroup
 from .relabel import relabel
@@ -181,17 +181,18 @@ def _faster(
     runtime: Runtime,
     image: Tensor,
 ) -> tuple[ir.Model, float, float | None]:
-    """With its convolutions grouped, some of them or none; seconds of it, and of none."""
+    """With its convolutions grouped or as it was; seconds of it, and as it was."""
     in_integers = None if quantised is None else quantised.model
     source = in_integers or traced.graph
-    choices = choose_ways(traced.graph, image.numpy(), runtime, in_integers)
-    tried = selections(choices)
-    models = [regroup(source, ways) for ways in (tried[:1] if traced.by_image else tried)]
+    ways = choose_ways(traced.graph, image.numpy(), runtime, in_integers)
+    models = [regroup(source, these) for these in ([ways, {}] if ways else [{}])]
     for model in models:
         name_sizes(model)
     seconds = race(models, {'images': image.numpy()}, runtime)
+    if traced.by_image:
+        return models[0], seconds[0], None
     best = models[seconds.index(min(seconds))]
-    return best, min(seconds), None if traced.by_image else seconds[-1]
+    return best, min(seconds), seconds[-1]
 
 
 def half(shape: tuple[int, int]) -> tuple[int, int]:

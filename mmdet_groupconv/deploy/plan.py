@@ -3,7 +3,6 @@
 import functools
 import math
 import time
-from typing import NamedTuple
 
 import numpy as np
 import onnx_ir as ir
@@ -25,15 +24,7 @@ from .shapes import sizes_of
 from .ways import Way, ways_of
 
 _ROUNDS = 4
-_GAINS = 0, 1.2, 1.5  # from which a layer is taken
 _MOST_OFF = 1e-3  # OpenVINO computes some joined int8 convolutions wrongly
-
-
-class Choice(NamedTuple):
-    """The fastest way of a convolution, and how many times as fast as a dense one it was."""
-
-    way: Way
-    gain: float
 
 
 def choose_ways(
@@ -41,8 +32,8 @@ def choose_ways(
     image: np.ndarray,
     runtime: Runtime,
     quantised: ir.Model | None = None,
-) -> dict[str, Choice]:
-    """The fastest way for each convolution with zeros in it, by its output's name.
+) -> dict[str, Way]:
+    """The fastest way for each convolution with zeros in it, for :func:`regroup`.
 
     A convolution is timed alone, between neighbours as it has them, so that what reordering its
     channels costs is counted. image: as the graph takes it, for the sizes of maps and the number of
@@ -66,23 +57,8 @@ def choose_ways(
     for node in convs:  # dense ones, of which nobody reads some filters
         (y,) = node.outputs
         if y.name not in ways and not needed[y].all():
-            way, *_ = ways_of(np.ones_like(weight_of(node)), needed[y])
-            ways[y.name] = Choice(way, math.inf)  # for all readers' sake
+            ways[y.name] = ways_of(np.ones_like(weight_of(node)), needed[y])[0]
     return ways
-
-
-def selections(choices: dict[str, Choice]) -> list[dict[str, Way]]:
-    """What of the choices to try in the whole graph, for :func:`regroup`: all, ever fewer, none.
-
-    Alone each layer was the fastest in its way; but among others what costs memory or another
-    layout counts more, so that a small gain may well be a loss.
-    """
-    found = []
-    for least in _GAINS:
-        ways = {name: choice.way for name, choice in choices.items() if choice.gain >= least}
-        if ways and len(ways) not in map(len, found):
-            found.append(ways)
-    return [*found, {}]
 
 
 def needed_filters(graph: ir.Graph) -> dict[ir.Value, np.ndarray]:
@@ -118,14 +94,13 @@ def _identity(node: ir.Node, needed: np.ndarray) -> tuple:
     return node.inputs[1], needed.tobytes(), repr(sorted(node.attributes.items()))
 
 
-def _fastest(node: ir.Node, ways: list[Way], sizes: dict, runtime: Runtime) -> Choice:
+def _fastest(node: ir.Node, ways: list[Way], sizes: dict, runtime: Runtime) -> Way:
     model = _alone(node, sizes)
     rng = np.random.default_rng(0)
     inputs = {x.name: rng.standard_normal(x.shape.numpy(), np.float32) for x in model.graph.inputs}
     models = [regroup(model, {node.outputs[0].name: way}) for way in ways]
     seconds = race(models, inputs, runtime, _MOST_OFF)
-    best = seconds.index(min(seconds))
-    return Choice(ways[best], seconds[0] / seconds[best] if best else 1.0)
+    return ways[seconds.index(min(seconds))]
 
 
 def race(
@@ -161,6 +136,7 @@ def _alone(node: ir.Node, sizes: dict[str, tuple[int, ...]]) -> ir.Model:
 
     Where something else than a convolution reads it, it is added to a map. Where its input is
     quantised, the others compute in integers as well: what a map costs to reorder depends on it.
+    What comes out is put in order, as it would have to be for most readers.
     """
     weight, (y,) = weight_of(node), node.outputs
     quantiser, scale = quantiser_of(node.inputs[0]), scale_of(node.inputs[1])
@@ -197,7 +173,7 @@ def _alone(node: ir.Node, sizes: dict[str, tuple[int, ...]]) -> ir.Model:
         inputs.append(ir.val('shortcut', ir.DataType.FLOAT, sizes[y.name]))
         last = tape.op('Add', [pass_on(inputs[1], len(weight)), last])
     after = pass_on(tape.op('Relu', [last]), len(weight))
-    out = tape.op('GlobalAveragePool', [after], output=ir.val('out', ir.DataType.FLOAT))
+    out = tape.op('ReduceMean', [after], dict(axes=[2, 3]), output=ir.val('out', ir.DataType.FLOAT))
     made = ir.Graph(
         inputs,
         [out],
