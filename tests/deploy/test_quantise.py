@@ -4,6 +4,8 @@ import sys
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 pytest.importorskip('onnxruntime')
 pytest.importorskip('nncf')
@@ -71,6 +73,29 @@ def test_a_layer_that_costs_accuracy_stays_float_and_is_named(net, run):
     images = noise(5)[-1]
     (found,), (expected,) = run(quantised, images).values(), run(model, images).values()
     assert np.square(found - expected).mean() / expected.var() < 0.002
+
+
+@given(st.lists(st.integers(0, 100), min_size=1, max_size=40))
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_the_largest_shares_come_first_where_they_add_up(shares):
+    names = list(range(len(shares)))
+    found = list(quantising.largest_first(names, lambda part: sum(shares[n] for n in part)))
+    assert all(shares[name] == share for name, share in found)
+    positive = sorted((share for share in shares if share > 0), reverse=True)
+    assert [share for _, share in found] == positive
+
+
+def test_few_layers_to_blame_are_found_in_few_calls():
+    shares, calls = [0.001] * 64, []
+    shares[5], shares[40] = 1.0, 0.5
+
+    def share(part):
+        calls.append(part)
+        return sum(shares[name] for name in part)
+
+    found = quantising.largest_first(list(range(64)), share)
+    assert [next(found), next(found)] == [(5, 1.0), (40, 0.5)]
+    assert len(calls) <= 24
 
 
 def test_no_map_has_a_zero_point(net):
