@@ -3,7 +3,6 @@
 import heapq
 import itertools
 import logging
-import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import NamedTuple
@@ -84,7 +83,7 @@ def largest_first(
 
     share: of some names together.
     """
-    parts, numbers = [(-math.inf, 0, names)], itertools.count(1)
+    parts, numbers = [(-share(names), 0, names)], itertools.count(1)
     while parts:
         own, _, part = heapq.heappop(parts)
         if own >= 0:
