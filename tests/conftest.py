@@ -1,10 +1,12 @@
 import copy
+import functools
 import importlib.util
 import itertools
 import os
 from pathlib import Path
 
 import hypothesis
+import mmengine.config.utils
 import pytest
 import torch
 import yapf.yapflib.yapf_api  # noqa: F401  (before workers start: it writes its cache in place)
@@ -43,6 +45,14 @@ def _plain_configs():
     """Laying a config's text out for logs and checkpoints takes longer than a tiny run."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr('yapf.yapflib.yapf_api.FormatCode', lambda text, **_: (text, True))
+        yield
+
+
+@pytest.fixture(scope='session', autouse=True)
+def _metafiles_read_once():
+    """MMEngine reads all of MMDetection's for each ``mmdet::`` of a config: a second, mostly."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr('mmengine.config.utils.load', functools.cache(mmengine.config.utils.load))
         yield
 
 
