@@ -1,5 +1,6 @@
 import copy
 import functools
+import gc
 import importlib.util
 import itertools
 import os
@@ -32,6 +33,11 @@ class _TorchRandom:
 
 TORCH_RANDOM = _TorchRandom()  # of which Hypothesis keeps a weak reference
 hypothesis.register_random(TORCH_RANDOM)
+
+
+def pytest_collection_finish():
+    """MMEngine collects garbage for each dataset: half of a tiny run, with all that is imported."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
