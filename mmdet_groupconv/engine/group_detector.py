@@ -25,6 +25,7 @@ from ..grouping import (
     mask_generators,
     mean_loss,
     output_change,
+    output_slopes,
     start_gates,
     start_groups,
     taylor_importance,
@@ -51,9 +52,9 @@ class Settings:
 
     method: one of METHODS. macs: share of the scope's that is to be left. scope: 'backbone' or
     'detector'. align: groups have multiples of so many channels and filters. importance: 'taylor',
-    or 'magnitude', which needs no labels. images: how many training images judge the connections.
-    folder: of images to judge them by in their place, by magnitude. input_size: (height, width)
-    that MACs are counted for.
+    or 'magnitude'. images: how many training images judge the connections. folder: of images
+    without labels to judge them by in their place, by what they change of the outputs. input_size:
+    (height, width) that MACs are counted for.
     """
 
     method: str
@@ -232,9 +233,13 @@ def _importance(
     cfg: Config, dense: nn.Module, names: list[str], settings: Settings
 ) -> dict[str, np.ndarray]:
     batches = _images(cfg, settings, settings.images)
+    if settings.importance == 'magnitude':
+        return magnitude_importance(dense, names, forward_passes(dense, batches))
     if settings.labelled:
-        return taylor_importance(dense, names, training_losses(dense, batches))
-    return magnitude_importance(dense, names, forward_passes(dense, batches))
+        losses = training_losses(dense, batches)
+    else:
+        losses = output_slopes(forward_passes(dense, batches), settings.seed)
+    return taylor_importance(dense, names, losses)
 
 
 def _measured_loss(

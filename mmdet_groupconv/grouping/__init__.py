@@ -10,7 +10,7 @@ from .plan import LayerPlan, Plan
 from .planning import GroupPlanner
 from .refit import Refit
 from .regular import Groups, free_spaces, shuffled_spaces, why_dense
-from .sensitivity import MeasuredLoss, mean_loss, output_change
+from .sensitivity import MeasuredLoss, mean_loss, output_change, output_slopes
 from .spaces import Ends, Spaces, find_spaces
 from .starts import mask_generators, start_gates, start_groups
 
@@ -35,6 +35,7 @@ __all__ = [
     'mask_generators',
     'mean_loss',
     'output_change',
+    'output_slopes',
     'regular_clusters',
     'shuffled_spaces',
     'start_gates',

@@ -81,6 +81,24 @@ def output_change(forwards: Iterable[Callable[[], object]]) -> Callable[[], floa
     return evaluate
 
 
+def output_slopes(forwards: Iterable[Callable[[], object]], seed: int = 0) -> Iterator[Tensor]:
+    """A scalar of each image for :func:`taylor_importance`, which then says how far cutting a
+    connection moves the outputs, as :func:`output_change` measures it, to second order.
+
+    Each output along a direction of random signs, relative to its size: the mean of its squared
+    slope is that of all its numbers (Hutchinson's estimator). forwards: as there, with a graph.
+    """
+    for number, run in enumerate(forwards):
+        outputs = list(_tensors(run()))
+        signs = torch.Generator().manual_seed(seed + number)
+        yield sum(_along_signs(y, signs) for y in outputs) / len(outputs) ** 0.5
+
+
+def _along_signs(y: Tensor, generator: torch.Generator) -> Tensor:
+    signs = torch.randint(0, 2, y.shape, generator=generator).to(y) * 2 - 1
+    return (y * signs).sum() / y.detach().norm().clamp(min=1e-6)
+
+
 def _tensors(output: object) -> Iterator[Tensor]:
     if isinstance(output, Tensor):
         yield output

@@ -5,7 +5,14 @@ import pytest
 import torch
 from torch import nn
 
-from mmdet_groupconv.grouping import Groups, MeasuredLoss, mean_loss, output_change
+from mmdet_groupconv.grouping import (
+    Groups,
+    MeasuredLoss,
+    mean_loss,
+    output_change,
+    output_slopes,
+    taylor_importance,
+)
 from mmdet_groupconv.layers import FixedGroupConv2d
 
 
@@ -86,3 +93,27 @@ def test_output_change_is_relative_to_the_first_outputs():
     assert evaluate() == 0
     scale[0] = 2.0
     assert evaluate() == pytest.approx((1 + 9) / 2)
+
+
+def test_output_slopes_foretell_what_a_cut_connection_changes():
+    network = nn.Linear(3, 4, bias=False).double()
+    x = torch.randn(2, 3, dtype=torch.float64)
+    forwards = [lambda: [network(x[:1]), dict()], lambda: network(x[1:])]
+    importance = taylor_importance(nn.Sequential(network), ['0'], output_slopes(forwards))['0']
+    evaluate = output_change(forwards)
+    evaluate()
+    weight = network.weight.detach().clone()
+    for at in np.ndindex(4, 3):
+        with torch.no_grad():
+            network.weight.copy_(weight)
+            network.weight[at] = 0
+        assert importance[at] == pytest.approx(evaluate())
+
+
+def test_output_slopes_of_several_outputs_are_their_mean():
+    w = torch.nn.Parameter(torch.tensor([[2.0]]))
+    network = nn.Linear(1, 1, bias=False)
+    network.weight = w
+    forwards = [lambda seed=seed: (network(torch.ones(1, 1)), 0 * w + 1) for seed in range(64)]
+    importance = taylor_importance(nn.Sequential(network), ['0'], output_slopes(forwards))['0']
+    assert importance.item() == pytest.approx(1 / 2)  # one changes by all of itself, one doesn't
