@@ -1,7 +1,7 @@
 """A trained dense detector, grouped by a method for a budget of MACs."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from mmdet.models.detectors import BaseDetector
@@ -21,8 +21,9 @@ from ..grouping import (
     Spaces,
     compare_orders,
     find_spaces,
+    gate_shares,
+    gated_convs,
     magnitude_importance,
-    mask_generators,
     mean_loss,
     output_change,
     output_slopes,
@@ -97,23 +98,16 @@ def group_detector(
     config, model, budget = _grouped(cfg, settings, before)
     model.load_state_dict(state, strict=False)
     names = _grouped_layers(model)
-    if settings.method == 'msgc':  # gates start from a plan; they take any number of channels
-        planning = replace(settings, method='sgc', align=1)
-        _, planned, of_plan = _grouped(cfg, planning, before)
-        planned.load_state_dict(state, strict=False)
-        names = [*dict.fromkeys([*names, *_grouped_layers(planned)])]
     importance = _importance(cfg, dense, names, settings)
     macs = {row.name: row.original for row in before.layers}
-    plans = {name: LayerPlan(name, macs[name]) for name in _grouped_layers(model)}
+    plans = {name: LayerPlan(name, macs[name]) for name in names}
     static = _static(importance, model)
     if settings.method in BY_IMAGE:  # layers that none can gate (fully connected) are grouped, too
-        kept = None
-        if settings.method == 'msgc':
-            own = _static(importance, planned)
-            clusters = _grouping(cfg, dense, before, planned, own, of_plan, planning)
-            kept = {name: 1.0 if c is None else c.share for name, c in clusters.items()}
-        start_gates(model, importance, kept)
-        budget = settings.macs * sum(macs[name] for name in static)
+        whole = sum(macs[name] for name in static)
+        budget = settings.macs * whole
+        surplus = _above(settings, before, count_macs(model, settings.input_size))
+        shares = gate_shares(model, importance, macs, surplus - (whole - budget))
+        start_gates(model, importance, shares)
     chosen = _grouping(cfg, dense, before, model, static, budget, settings)
     spaces = _spaces(dense)
     for name, groups in chosen.items():
@@ -188,8 +182,8 @@ def _grouped(cfg: Config, settings: Settings, before: MacReport) -> tuple[Config
 
 def _closed(model: nn.Module, input_size: tuple[int, int]) -> MacReport:
     """MACs with all of MSGC's gates closed, in place."""
-    for generator in mask_generators(model).values():
-        nn.init.constant_(generator.conv[3].bias, -_FAR)
+    for conv in gated_convs(model):
+        nn.init.constant_(conv.generator.conv[3].bias, -_FAR)
     image = next(model.parameters()).new_zeros(1, 3, *input_size)
     return count_macs(model, input_size, image)
 
@@ -200,6 +194,12 @@ def _grouped_layers(model: nn.Module) -> list[str]:
 
 def _of_scope(report: MacReport, scope: str) -> MacReport:
     return report.parts['backbone'] if scope == 'backbone' else report
+
+
+def _above(settings: Settings, before: MacReport, now: MacReport) -> float:
+    """By how many MACs more than asked for the scope does."""
+    target = settings.macs * _of_scope(before, settings.scope).original
+    return float(_of_scope(now, settings.scope).macs) - target
 
 
 def _static(importance: dict[str, np.ndarray], model: nn.Module) -> dict[str, np.ndarray]:
@@ -283,8 +283,7 @@ def _start(
     for _ in range(_ROUNDS):
         chosen = planner.plan(budget)
         start_groups(model, chosen, refit)
-        left = _of_scope(count_macs(model, settings.input_size), settings.scope).macs
-        short = settings.macs * whole - left
+        short = -_above(settings, before, count_macs(model, settings.input_size))
         tried[abs(short)] = chosen
         if abs(short) <= _TOLERANCE * whole:
             return chosen

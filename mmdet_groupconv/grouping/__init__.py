@@ -11,8 +11,9 @@ from .planning import GroupPlanner
 from .refit import Refit
 from .regular import Groups, free_spaces, shuffled_spaces, why_dense
 from .sensitivity import MeasuredLoss, mean_loss, output_change, output_slopes
+from .shares import gate_shares, gated_convs
 from .spaces import Ends, Spaces, find_spaces
-from .starts import mask_generators, start_gates, start_groups
+from .starts import start_gates, start_groups
 
 __all__ = [
     'Choice',
@@ -31,8 +32,9 @@ __all__ = [
     'compare_orders',
     'find_spaces',
     'free_spaces',
+    'gate_shares',
+    'gated_convs',
     'magnitude_importance',
-    'mask_generators',
     'mean_loss',
     'output_change',
     'output_slopes',

@@ -74,6 +74,11 @@ def magnitude_importance(
     return found
 
 
+def by_head(importance: np.ndarray, assign: np.ndarray) -> np.ndarray:
+    """Sums over the filters of each head: ``[K, C]`` and ``[K]`` -> ``[heads, C]``."""
+    return np.eye(assign.max() + 1)[assign].T @ importance
+
+
 def _kernels(values: Tensor) -> Tensor:
     """Sums over each kernel: ``[K, C, ...]`` -> ``[K, C]``."""
     return values.reshape(*values.shape[:2], -1).sum(dim=2)

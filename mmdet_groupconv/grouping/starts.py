@@ -6,9 +6,11 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..layers import DGCConv2d, MaskGenerator, SelfGrouping
+from ..layers import DGCConv2d, SelfGrouping
 from .clusters import Clusters
+from .importance import by_head
 from .regular import Groups
+from .shares import gated_convs
 
 
 def start_groups(
@@ -39,48 +41,17 @@ def start_gates(
 ) -> None:
     """Gates by image of MSGC and DGC: open, and ready to close first what matters least.
 
-    To each of MSGC's heads by itself, or to all of them together where a channel that none of them
-    reads is not computed either.
-
     importance: ``[K, C]`` of each layer; layers without are left alone. kept: the share of each
     layer's channels that is to stay open, 1 where it says nothing; DGC's layers know theirs.
     """
     kept = kept or {}
-    saving = _saving_readers(network)
-    for name, generator in mask_generators(network).items():
-        if name in importance:
-            filters = np.arange(len(importance[name]))
-            contiguous = filters * generator.heads // len(filters)
-            by_head = _by_head(importance[name], contiguous)
-            if name in saving:
-                by_head = by_head.sum(dim=0).expand_as(by_head)
-            generator.start_from_importance(by_head, kept.get(name, 1.0))
+    for conv in gated_convs(network):
+        if conv.name in importance:
+            values = conv.values(importance[conv.name])
+            values = np.broadcast_to(values, (conv.generator.heads, values.shape[1])).copy()
+            share = kept.get(conv.name, 1.0)
+            conv.generator.start_from_importance(torch.from_numpy(values), share)
     for name, layer in network.named_modules():
         if isinstance(layer, DGCConv2d) and name in importance:
             interleaved = layer.assign.cpu().numpy()
-            layer.start_from_importance(_by_head(importance[name], interleaved))
-
-
-def mask_generators(network: nn.Module) -> dict[str, MaskGenerator]:
-    """MSGC's mask generators by the name of the convolution that each gates."""
-    found = {}
-    for name, module in network.named_modules():
-        for conv, generator in getattr(module, 'mask_generators', dict)().items():
-            found['.'.join(part for part in (name, conv) if part)] = generator
-    return found
-
-
-def _saving_readers(network: nn.Module) -> set[str]:
-    """Convolutions that alone read what others of their block compute, and don't decide by it."""
-    return {
-        '.'.join(part for part in (name, conv) if part)
-        for name, block in network.named_modules()
-        for conv in getattr(block, 'readers', ())
-        if not getattr(block.get_submodule(conv), 'gate_from_input', False)
-    }
-
-
-def _by_head(importance: np.ndarray, assign: np.ndarray) -> torch.Tensor:
-    """Sums over the filters of each head: ``[K, C]`` and ``[K]`` -> ``[heads, C]``."""
-    heads = np.eye(assign.max() + 1)[assign]  # [K, heads]
-    return torch.from_numpy(heads.T @ importance)
+            layer.start_from_importance(torch.from_numpy(by_head(importance[name], interleaved)))
