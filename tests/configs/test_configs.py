@@ -188,7 +188,7 @@ def test_every_model_is_grouped_as_named_learns_and_predicts(models):
 def step_and_predict(model):
     head = getattr(model, 'bbox_head', None) or model.roi_head.bbox_head
     classes = max(head.num_classes, 2)  # it draws from 1 ... classes - 1
-    packed = demo_mm_inputs(2, image_shapes=[(3, 64, 96), (3, 96, 64)], num_classes=classes)
+    packed = demo_mm_inputs(2, image_shapes=[(3, 48, 64), (3, 64, 48)], num_classes=classes)
     for sample in packed['data_samples']:
         sample.gt_instances.labels %= head.num_classes
     optimizer = OptimWrapper(torch.optim.SGD(model.parameters(), lr=1e-9))

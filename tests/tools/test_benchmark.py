@@ -78,13 +78,34 @@ def test_whole_detectors_and_training_steps_are_timed(benchmark, arguments, tmp_
     assert [path.name for path in tmp_path.iterdir()] == ['figures.json']
 
 
-@pytest.mark.parametrize('part', ['backbone', 'detector'])
-def test_files_are_timed_in_their_precisions(benchmark, part, tmp_path, capsys):
+NARROW = """
+_base_ = '{base}'
+model = dict(
+    backbone=dict(base_channels=8),
+    neck=dict(in_channels=[8, 16, 32, 64], out_channels=16),
+    bbox_head=dict(in_channels=16, feat_channels=16, stacked_convs=1),
+)
+"""
+
+
+@pytest.fixture
+def narrow(tmp_path):
+    """The detector with few channels, and the dense one: making files fast takes long."""
+    paths = []
+    for name in ('retinanet_msgc-r18_fpn_12e_bccd', 'retinanet_r18_fpn_12e_bccd'):
+        paths.append(tmp_path / f'{name}.py')
+        paths[-1].write_text(NARROW.format(base=RETINANET / f'{name}.py'))
+    ours, dense = map(str, paths)
+    return [ours, '--dense', dense]
+
+
+@pytest.mark.parametrize('part', ['backbone', pytest.param('detector', marks=pytest.mark.slow)])
+def test_files_are_timed_in_their_precisions(benchmark, narrow, part, tmp_path, capsys):
     for package in ('openvino', 'nncf'):
         pytest.importorskip(package)
     out = tmp_path / 'figures.json'
     how = ['--part', part, '--freeze', '0.5', '--precision', 'fp32', 'bf16', 'int8']
-    assert benchmark([OURS, *SMALL, *how, '--out', str(out)]) == 0
+    assert benchmark([*narrow, *SMALL, *how, '--out', str(out)]) == 0
     figures = json.loads(out.read_text())
     assert figures['absent'] == ['dense compiled: torch.compile: left out, it takes half a minute']
     forms = 'compact bf16', 'openvino', 'openvino bf16', 'openvino int8', 'onnxruntime'
@@ -100,10 +121,10 @@ def test_files_are_timed_in_their_precisions(benchmark, part, tmp_path, capsys):
     assert 'fastest of ours' in capsys.readouterr().out
 
 
-def test_gates_by_image_have_no_int8_file(benchmark, capsys):
+def test_gates_by_image_have_no_int8_file(benchmark, narrow, capsys):
     for package in ('openvino', 'nncf'):
         pytest.importorskip(package)
-    assert benchmark([OURS, *SMALL, '--precision', 'int8']) == 0
+    assert benchmark([*narrow, *SMALL, '--precision', 'int8']) == 0
     printed = ' '.join(capsys.readouterr().out.split())
     assert 'openvino int8: gates come with the image' in printed
 
