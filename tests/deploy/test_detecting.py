@@ -47,7 +47,10 @@ def small(detector, method):
     return model
 
 
-@pytest.fixture(params=[(d, m) for d in ('retinanet', 'faster-rcnn') for m in GROUPED])
+ALL = [(detector, method) for detector in ('retinanet', 'faster-rcnn') for method in GROUPED]
+
+
+@pytest.fixture(params=ALL, ids='-'.join)
 def detector(request, mix_gates):
     return mix_gates(small(*request.param), torch.randn(2, 3, 64, 96))
 
@@ -85,6 +88,7 @@ def untimed(monkeypatch):
     monkeypatch.setattr(export, 'race', lambda *_: [0.5, 1.0])
 
 
+@pytest.mark.parametrize('detector', [ALL[0], *ALL[2:]], ids='-'.join, indirect=True)
 def test_the_file_gives_them_for_images_of_any_size(detector, tmp_path, untimed):
     path = tmp_path / 'detector.onnx'
     report = export_onnx(detector, path, (96, 128))
