@@ -88,7 +88,10 @@ def untimed(monkeypatch):
     monkeypatch.setattr(export, 'race', lambda *_: [0.5, 1.0])
 
 
-@pytest.mark.parametrize('detector', [ALL[0], *ALL[2:]], ids='-'.join, indirect=True)
+SLOW = pytest.param(ALL[1], marks=pytest.mark.slow)  # gates by image of the other detector do
+
+
+@pytest.mark.parametrize('detector', [ALL[0], SLOW, *ALL[2:]], ids='-'.join, indirect=True)
 def test_the_file_gives_them_for_images_of_any_size(detector, tmp_path, untimed):
     path = tmp_path / 'detector.onnx'
     report = export_onnx(detector, path, (96, 128))

@@ -60,9 +60,12 @@ def run(tool, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize('name', ['test', 'analysis_tools/get_macs'])
+# In quick tests train.py is started by several processes, below.
+TRAIN = pytest.param('train', marks=pytest.mark.slow)
+
+
+@pytest.mark.parametrize('name', [TRAIN, 'test', 'analysis_tools/get_macs'])
 def test_a_tool_starts_in_a_process_of_its_own(name):
-    """As train.py does, of several processes, below."""
     command = [sys.executable, str(PROJECT / f'tools/{name}.py'), '--help']
     environment = dict(os.environ, PYTHONPATH=str(PROJECT))
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
