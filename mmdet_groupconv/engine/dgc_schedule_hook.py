@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from ..layers import DGCConv2d
 from ..layers.checks import check_number
-from ..layers.dgc import START, STOP
+from ..layers.dgc import START, STOP, check_gate_factor
 from ..macs import MacReport
 from .mac_ratio_hook import MACRatioHook, bare_model
 from .span import Span
@@ -20,31 +20,50 @@ class DGCScheduleHook(MACRatioHook):
     `gate_factor` leaves out. Progress is that of the whole run, ``iter / max_iters``, so a resumed
     run goes on where it was; the layers keep the count as state that checkpoints hold. The loss is
     `weight` times the sum over layers and heads of the batch's mean saliency. Logs the ratios of
-    :class:`MACRatioHook`.
+    :class:`MACRatioHook`. gate_factors: of layers by name, in the place of their own (ours).
 
-    Raises ValueError for numbers out of range or a model without DGC layers.
+    Raises ValueError for numbers out of range, for a model without DGC layers, and for names that
+    none of them has.
     """
 
-    def __init__(self, weight: float = 1e-5, start: float = START, stop: float = STOP) -> None:
+    def __init__(
+        self,
+        weight: float = 1e-5,
+        start: float = START,
+        stop: float = STOP,
+        gate_factors: dict[str, float] | None = None,
+    ) -> None:
         super().__init__()
         own = type(self).__name__
         check_number('weight', weight, own, 'a number of 0 or more', lambda v: v >= 0)
         self.weight = weight
+        self.gate_factors = dict(gate_factors or {})
+        for name, factor in self.gate_factors.items():
+            check_gate_factor(factor, own, f'gate_factors[{name!r}]')
         self.dropping = Span(start, stop, own)
         self._layers: dict[str, DGCConv2d] = {}
 
     def check(self, model: nn.Module) -> None:
-        """Raise ValueError where the model has no DGC layer."""
-        if not dgc_layers(model):
+        """Raise ValueError where the model has no DGC layer, or not those with factors."""
+        layers = dgc_layers(model)
+        if not layers:
             raise ValueError(
                 f'DGCScheduleHook: {type(model).__name__} has no DGC layers, expected some, such '
                 'as those of DGCResNet'
+            )
+        unknown = [name for name in self.gate_factors if name not in layers]
+        if unknown:
+            raise ValueError(
+                f'DGCScheduleHook: gate_factors has {unknown[0]!r}, expected names of DGC layers '
+                f'of {type(model).__name__} such as {next(iter(layers))!r}'
             )
 
     def before_run(self, runner) -> None:
         """Start to meter; what it sees of the gates holds their saliencies too."""
         super().before_run(runner)
         self._layers = dgc_layers(bare_model(runner))
+        for name, factor in self.gate_factors.items():
+            self._layers[name].gate_factor = factor
 
     def before_train_iter(self, runner, batch_idx: int, data_batch=None) -> None:
         """Move every layer's count."""

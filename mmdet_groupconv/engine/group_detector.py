@@ -22,7 +22,7 @@ from ..grouping import (
     compare_orders,
     find_spaces,
     gate_shares,
-    gated_convs,
+    gates_by_image,
     magnitude_importance,
     mean_loss,
     output_change,
@@ -105,9 +105,14 @@ def group_detector(
     if settings.method in BY_IMAGE:  # layers that none can gate (fully connected) are grouped, too
         whole = sum(macs[name] for name in static)
         budget = settings.macs * whole
-        surplus = _above(settings, before, count_macs(model, settings.input_size))
-        shares = gate_shares(model, importance, macs, surplus - (whole - budget))
+        opened = count_macs(model, settings.input_size)
+        gated = {row.name: float(row.always_on + row.masked) for row in opened.layers}
+        surplus = _above(settings, before, opened) - (whole - budget)
+        shares = gate_shares(model, importance, gated, surplus)
         start_gates(model, importance, shares)
+        if settings.method == 'dgc':
+            factors = {name: round(share, 4) for name, share in shares.items()}
+            config.custom_hooks[-1].update(gate_factors=factors)
     chosen = _grouping(cfg, dense, before, model, static, budget, settings)
     spaces = _spaces(dense)
     for name, groups in chosen.items():
@@ -152,37 +157,31 @@ def self_grouped_detector(
 def _grouped(cfg: Config, settings: Settings, before: MacReport) -> tuple[Config, nn.Module, float]:
     """The grouped config, its detector, and the MACs that its grouped layers may do."""
     hook = schedule(cfg, settings.method, settings.macs, settings.scope)
-    layer: dict = {}
-    while True:
-        config = grouped_config(cfg, settings.method, settings.scope, hook, layer)
-        model = build_model(config)
-        if not _grouped_layers(model):
-            raise ValueError(
-                f'{settings.method} finds no layer to group in the {settings.scope} of '
-                f'{type(model).__name__}'
-            )
-        opened = _of_scope(count_macs(model, settings.input_size), settings.scope)
-        original = _of_scope(before, settings.scope).original
-        least = opened.always_on + opened.gate_nets
-        if settings.method == 'msgc':  # what only closed gates would read is not computed
-            closed = _closed(build_model(config), settings.input_size)
-            least -= float(_of_scope(closed, settings.scope).unread)
-        budget = settings.macs * original - least
-        if budget <= 0:
-            raise ValueError(
-                f'--macs {settings.macs} of the {settings.scope} can not be met with '
-                f'{settings.method}: the least is above {least / original:.3f}, what stays dense'
-            )
-        if settings.method != 'dgc' or layer:
-            return config, model, budget
-        fixed = sum(row.masked for row in opened.layers if row.name in sgc_layers(model))
-        share = (budget - settings.macs * fixed) / (opened.masked - fixed)
-        layer = dict(gate_factor=round(min(1.0, share), 4))
+    config = grouped_config(cfg, settings.method, settings.scope, hook)
+    model = build_model(config)
+    if not _grouped_layers(model):
+        raise ValueError(
+            f'{settings.method} finds no layer to group in the {settings.scope} of '
+            f'{type(model).__name__}'
+        )
+    opened = _of_scope(count_macs(model, settings.input_size), settings.scope)
+    original = _of_scope(before, settings.scope).original
+    least = opened.always_on + opened.gate_nets
+    if settings.method == 'msgc':  # what only closed gates would read is not computed
+        closed = _closed(build_model(config), settings.input_size)
+        least -= float(_of_scope(closed, settings.scope).unread)
+    budget = settings.macs * original - least
+    if budget <= 0:
+        raise ValueError(
+            f'--macs {settings.macs} of the {settings.scope} can not be met with '
+            f'{settings.method}: the least is above {least / original:.3f}, what stays dense'
+        )
+    return config, model, budget
 
 
 def _closed(model: nn.Module, input_size: tuple[int, int]) -> MacReport:
     """MACs with all of MSGC's gates closed, in place."""
-    for conv in gated_convs(model):
+    for conv in gates_by_image(model):
         nn.init.constant_(conv.generator.conv[3].bias, -_FAR)
     image = next(model.parameters()).new_zeros(1, 3, *input_size)
     return count_macs(model, input_size, image)

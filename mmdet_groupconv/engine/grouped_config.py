@@ -36,13 +36,7 @@ _RATES = dict(
 )
 
 
-def grouped_config(
-    dense: Config,
-    method: str,
-    scope: str,
-    hook: dict,
-    layer: dict | None = None,
-) -> Config:
+def grouped_config(dense: Config, method: str, scope: str, hook: dict) -> Config:
     """The config that fine-tunes a dense detector in groups; `dense` stays as it is.
 
     Weights are to come from ``load_from``, so nothing else initialises them, and what is grouped is
@@ -50,14 +44,13 @@ def grouped_config(
 
     dense: its config, whose backbone is a ResNet or MobileNetV2. method: one of METHODS. scope:
     'backbone' or 'detector', with neck and heads where their layers can be chosen. hook: of the
-    method, in the place of others of ours. layer: what the method's layers take beyond the
-    defaults, such as DGC's ``gate_factor``.
+    method, in the place of others of ours.
 
     Raises ValueError for other backbones.
     """
     cfg = copy.deepcopy(dense)
     model = cfg.model
-    conv_cfg = dict(_LAYERS[method], **(layer or {}))
+    conv_cfg = _LAYERS[method]
     arguments = {k: v for k, v in conv_cfg.items() if k != 'type'}
     if method == 'msgc':
         arguments['over_batch'] = False  # a few images of one kind say little of others

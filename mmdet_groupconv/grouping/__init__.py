@@ -11,7 +11,7 @@ from .planning import GroupPlanner
 from .refit import Refit
 from .regular import Groups, free_spaces, shuffled_spaces, why_dense
 from .sensitivity import MeasuredLoss, mean_loss, output_change, output_slopes
-from .shares import gate_shares, gated_convs
+from .shares import gate_shares, gates_by_image
 from .spaces import Ends, Spaces, find_spaces
 from .starts import start_gates, start_groups
 
@@ -33,7 +33,7 @@ __all__ = [
     'find_spaces',
     'free_spaces',
     'gate_shares',
-    'gated_convs',
+    'gates_by_image',
     'magnitude_importance',
     'mean_loss',
     'output_change',

@@ -6,11 +6,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from ..layers import DGCConv2d, SelfGrouping
+from ..layers import SelfGrouping
 from .clusters import Clusters
-from .importance import by_head
 from .regular import Groups
-from .shares import gated_convs
+from .shares import gates_by_image
 
 
 def start_groups(
@@ -42,16 +41,8 @@ def start_gates(
     """Gates by image of MSGC and DGC: open, and ready to close first what matters least.
 
     importance: ``[K, C]`` of each layer; layers without are left alone. kept: the share of each
-    layer's channels that is to stay open, 1 where it says nothing; DGC's layers know theirs.
+    layer's channels that is to stay open, 1 where it says nothing.
     """
-    kept = kept or {}
-    for conv in gated_convs(network):
-        if conv.name in importance:
-            values = conv.values(importance[conv.name])
-            values = np.broadcast_to(values, (conv.generator.heads, values.shape[1])).copy()
-            share = kept.get(conv.name, 1.0)
-            conv.generator.start_from_importance(torch.from_numpy(values), share)
-    for name, layer in network.named_modules():
-        if isinstance(layer, DGCConv2d) and name in importance:
-            interleaved = layer.assign.cpu().numpy()
-            layer.start_from_importance(torch.from_numpy(by_head(importance[name], interleaved)))
+    for gates in gates_by_image(network):
+        if gates.name in importance:
+            gates.start(importance[gates.name], (kept or {}).get(gates.name, 1.0))

@@ -85,8 +85,7 @@ class DGCConv2d(SelfGatedConv2d, nn.Conv2d):
         reason = too_few_channels(in_channels, out_channels, heads, 'DGCConv2d')
         if reason:
             raise ValueError(f'DGCConv2d has {reason}')
-        share = 'a share in (0, 1]'
-        check_number('gate_factor', gate_factor, 'DGCConv2d', share, lambda v: 0 < v <= 1)
+        check_gate_factor(gate_factor, 'DGCConv2d')
         check_integer('squeeze_rate', squeeze_rate, 'DGCConv2d', 2)
         check_flag('pre_norm', pre_norm, 'DGCConv2d')
         self.gate_factor = gate_factor
@@ -156,3 +155,8 @@ class DGCConv2d(SelfGatedConv2d, nn.Conv2d):
         last = (self.inactive - 1).clamp(min=0).expand(*saliency.shape[:2], 1)
         threshold = ascending.gather(-1, last)
         return ((saliency > threshold) | (self.inactive == 0)).to(saliency.dtype)
+
+
+def check_gate_factor(value: float, owner: str, name: str = 'gate_factor') -> None:
+    """Raise ValueError unless a head can read that share of the channels."""
+    check_number(name, value, owner, 'a share in (0, 1]', lambda v: 0 < v <= 1)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from mmdet.registry import MODELS
 from mmengine.runner import Runner
 
 from mmdet_groupconv.checkpoints import read_state_dict
@@ -60,6 +61,26 @@ def test_channels_may_be_dropped_early_with_time_to_mend(cfg, train):
     for share, layers in zip((0, 0.5, 1, 1), seen, strict=True):
         for channels, count in layers.values():
             assert count == round(channels * 0.55 * share)
+
+
+def test_layers_may_have_factors_of_their_own(cfg, train):
+    name = 'backbone.layer2.0.conv1'
+    cfg.custom_hooks[0].update(start=0.0, stop=0.5, gate_factors={name: 0.25})
+    _, seen = train(cfg, inactive)
+    for layer, (channels, count) in seen[-1].items():
+        assert count == round(channels * (0.75 if layer == name else 0.55))
+
+
+def test_a_factor_of_a_layer_that_is_none_is_refused(cfg):
+    hook = DGCScheduleHook(gate_factors={'backbone.layer9': 0.5})
+    with pytest.raises(ValueError, match=r"gate_factors has 'backbone\.layer9', expected names"):
+        hook.check(MODELS.build(cfg.model))
+
+
+def test_a_factor_out_of_range_is_refused():
+    expected = r"gate_factors\['a'\]=0 of DGCScheduleHook, expected a share in \(0, 1\]"
+    with pytest.raises(ValueError, match=expected):
+        DGCScheduleHook(gate_factors=dict(a=0))
 
 
 @pytest.mark.parametrize('with_cp', [False, True])

@@ -36,6 +36,13 @@ def test_ready_configs_are_what_the_tool_writes(method):
         is_what_the_tool_writes(path)
 
 
+def without(cfg, key):
+    """For the tool judges each layer's by a checkpoint."""
+    if not isinstance(cfg, dict):
+        return cfg
+    return {k: without(value, key) for k, value in cfg.items() if k != key}
+
+
 def is_what_the_tool_writes(path):
     ready = Config.fromfile(path)
     detector, method, backbone = parts(path.stem)
@@ -46,11 +53,9 @@ def is_what_the_tool_writes(path):
         detector,
         backbone,
     )
-    factor = ready.model.backbone.get('gate_factor')
-    layer = {} if factor is None else dict(gate_factor=factor)
     hook = schedule(dense, method, 0.5, 'detector')
-    made = grouped_config(dense, method, 'detector', hook, layer)
-    assert ready.model.to_dict() == made.model.to_dict()
+    made = grouped_config(dense, method, 'detector', hook)
+    assert without(ready.model.to_dict(), 'gate_factor') == made.model.to_dict()
     assert ready.optim_wrapper.optimizer.lr == made.optim_wrapper.optimizer.lr
     ours = [h for h in ready.custom_hooks if h['type'] not in ('DistillationHook', 'MACBudgetHook')]
     assert ours == [h for h in made.custom_hooks if h['type'] != 'MACBudgetHook']

@@ -8,7 +8,7 @@ from torch import nn
 
 from mmdet_groupconv.grouping import (
     Groups,
-    gated_convs,
+    gates_by_image,
     regular_clusters,
     start_gates,
     start_groups,
@@ -65,7 +65,7 @@ def test_groups_and_clusters_are_put_into_their_layers():
 
 def test_heads_agree_on_what_is_not_computed_where_nobody_reads_it():
     backbone = MODELS.build(dict(type='MSGCMobileNetV2', widen_factor=0.5))
-    generators = {conv.name: conv.generator for conv in gated_convs(backbone)}
+    generators = {conv.name: conv.generator for conv in gates_by_image(backbone)}
     name = 'layer4.1.linear_conv.conv'
     filters, channels, *_ = backbone.get_submodule(name).weight.shape
     importance = np.random.default_rng(0).random((filters, channels))

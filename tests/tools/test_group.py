@@ -10,6 +10,7 @@ from mmengine.config import Config
 
 from mmdet_groupconv.checkpoints import read_checkpoint, read_state_dict
 from mmdet_groupconv.compiler import compact
+from mmdet_groupconv.engine.dgc_schedule_hook import dgc_layers
 from mmdet_groupconv.engine.launch import build_model
 from mmdet_groupconv.layers import FixedGroupConv2d, GroupedLayer, MaskGenerator
 
@@ -125,6 +126,13 @@ def test_gates_by_image_begin_as_the_dense_detector(folder, grouped, method):
         found = load(grouped(method)).backbone(image)
     for one, other in zip(expected, found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+def test_layers_of_dgc_keep_what_they_need_each(grouped):
+    cfg = Config.fromfile(grouped('dgc') / 'config.py')
+    (factors,) = (hook['gate_factors'] for hook in cfg.custom_hooks if 'gate_factors' in hook)
+    assert factors.keys() == dgc_layers(load(grouped('dgc'))).keys()
+    assert max(factors.values()) > min(factors.values()) + 0.2
 
 
 def test_channels_that_matter_less_are_nearer_to_being_closed(grouped):
