@@ -123,7 +123,10 @@ HOOKS = {
 }
 
 
-@pytest.mark.parametrize('method', ['MSGC', 'SGC', pytest.param('DGC', marks=pytest.mark.slow)])
+SLOW = [pytest.param(method, marks=pytest.mark.slow) for method in ('SGC', 'DGC')]
+
+
+@pytest.mark.parametrize('method', ['MSGC', *SLOW])
 def test_two_processes_train_on_cpus_and_end_cleanly(tool, tmp_path, method):
     """Both see the same images, so that all they compute must be equal."""
     config, reporting = tmp_path / 'config.py', tmp_path / 'reporting.py'
