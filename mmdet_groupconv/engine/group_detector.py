@@ -94,6 +94,7 @@ def group_detector(
     judge = Judge(cfg, settings.importance, settings.folder, settings.seed)
     importance = judge.connections(dense, names, settings.images)
     static = {n: v for n, v in importance.items() if model.get_submodule(n).static_gate}
+    kept: dict[str, float] = {}
     if settings.method in BY_IMAGE:  # layers that none can gate (fully connected) are grouped, too
         whole = sum(share.macs[name] for name in static)
         budget = settings.macs * whole
@@ -103,7 +104,9 @@ def group_detector(
             config.custom_hooks[-1].update(gate_factors=factors)
     spaces = _spaces(dense)
     chosen = _start_groups(dense, model, share, judge, static, spaces, budget, settings)
-    plan = _plan(settings, share, model, _layer_plans(chosen, model, share, spaces, settings))
+    plans = _layer_plans(chosen, model, share, spaces, settings)
+    plans |= {name: LayerPlan(name, share.macs[name], gates=part) for name, part in kept.items()}
+    plan = _plan(settings, share, model, plans)
     disjoint = {name: groups for name, groups in chosen.items() if isinstance(groups, Groups)}
     plan.orders = compare_orders(static, spaces, disjoint, settings.seed)
     return GroupedDetector(config, model, plan)

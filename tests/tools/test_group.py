@@ -133,6 +133,9 @@ def test_layers_of_dgc_keep_what_they_need_each(grouped):
     (factors,) = (hook['gate_factors'] for hook in cfg.custom_hooks if 'gate_factors' in hook)
     assert factors.keys() == dgc_layers(load(grouped('dgc'))).keys()
     assert max(factors.values()) > min(factors.values()) + 0.2
+    plan = json.loads((grouped('dgc') / 'plan.json').read_text())
+    gates = {layer['name']: layer['gates'] for layer in plan['layers'] if layer['gates']}
+    assert gates == pytest.approx(factors, abs=1e-4)
 
 
 def test_channels_that_matter_less_are_nearer_to_being_closed(grouped):
