@@ -16,7 +16,7 @@ from .graph import (
     scale_of,
     weight_of,
 )
-from .ways import Bundle, Way, round_up
+from .ways import BLOCK, Bundle, Way, round_up
 
 _RUN, _MOST_RUNS = 4, 64  # channels, the mean, from which runs are copied
 _ALIGNED = 4  # what onnxruntime asks of the number of channels that its fast convolutions read
@@ -65,7 +65,9 @@ class _Regrouping:
     def _rewrite(self, node: ir.Node) -> None:
         x, y = node.inputs[0] if node.inputs else None, node.outputs[0]
         weight = weight_of(node)
-        if y.name in self.ways or (x in self.maps and weight is not None):
+        if y.name in self.ways and weight is None:
+            self._leave_out(node, self.ways[y.name])
+        elif y.name in self.ways or (x in self.maps and weight is not None):
             whole = Way([Bundle(np.arange(len(weight)), np.arange(weight.shape[1]))])
             self._convolve(node, self.ways.get(y.name, whole))
         elif x in self.maps and passes_channels(node):
@@ -75,16 +77,21 @@ class _Regrouping:
             for value in node.inputs:
                 self._in_order(value)
 
+    def _leave_out(self, node: ir.Node, way: Way) -> None:
+        """Channels of a depthwise convolution that nobody reads, before it."""
+        x, y = node.inputs[0], node.outputs[0]
+        self.total[y] = len(constant(node.inputs[1]))
+        part = self._take(x, way.bundles[0].reads, self.total[y], BLOCK)
+        self.maps[y] = [self._passed_on(node, part)]
+
     def _convolve(self, node: ir.Node, way: Way) -> None:
         (y,) = node.outputs
         self.total[y] = len(weight_of(node))
         if way.native:
             self.maps[y] = [self._native(node, way)]
-        elif len(way.bundles) == 1:
-            self.maps[y] = [self._one(node, *way.bundles[0])]
         else:
             self.maps[y] = [
-                self._one(node, _fill(bundle.filters, round_up(len(bundle.filters))), bundle.reads)
+                self._one(node, _whole_blocks(bundle.filters, self.total[y]), bundle.reads)
                 for bundle in way.bundles
             ]
 
@@ -129,8 +136,11 @@ class _Regrouping:
         inputs = [self._constant(whole), self._constant(scale.reshape(-1))]
         return self.tape.op('DequantizeLinear', inputs, dict(axis=0))
 
-    def _take(self, value: ir.Value, wanted: np.ndarray, total: int) -> Part:
-        """A tensor with the `wanted` channels of a map, perhaps with others that cost nothing."""
+    def _take(self, value: ir.Value, wanted: np.ndarray, total: int, step: int = _ALIGNED) -> Part:
+        """A tensor with the `wanted` channels of a map, perhaps with others that cost nothing.
+
+        step: what their number is a multiple of.
+        """
         parts = self._parts(value, total)
         there = np.isin(wanted, np.concatenate([part.ids for part in parts]))
         wanted = wanted[there] if there.any() else wanted  # others are gone, as nobody needs them
@@ -142,7 +152,7 @@ class _Regrouping:
         if round_up(len(joined.ids)) == blocks:
             return joined
         places = np.unique(_positions(joined.ids, total)[wanted])  # 0: those that are gone
-        ids = _fill(joined.ids[places], round_up(len(places), _ALIGNED))
+        ids = _fill(joined.ids[places], round_up(len(places), step))
         return Part(self._gather(joined, _fill(places, len(ids), places[0])), ids)
 
     def _together_for_reader(self, value: ir.Value, filters: list[np.ndarray]) -> list[np.ndarray]:
@@ -223,6 +233,12 @@ def _equal(way: Way) -> tuple[list[np.ndarray], list[np.ndarray]]:
         [_fill(part, round_up(max(map(len, parts)))) for part in parts]
         for parts in (reads, filters)
     )
+
+
+def _whole_blocks(filters: np.ndarray, total: int) -> np.ndarray:
+    """Filters, filled up with -1: onnxruntime's fast depthwise convolutions have whole blocks."""
+    all_there = len(filters) == total
+    return filters if all_there else _fill(filters, round_up(len(filters)))
 
 
 def _fill(ids: np.ndarray, size: int, value: int = -1) -> np.ndarray:

@@ -7,7 +7,7 @@ import numpy as np
 import onnx_ir as ir
 
 from .graph import POOLS, constant, is_depthwise, looks_at_values, weight_of
-from .plan import needed_filters
+from .needed import needed_filters
 from .ways import Way, ways_of
 
 _KEEPS_CHANNELS = *POOLS, 'Resize'

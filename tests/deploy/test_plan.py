@@ -8,7 +8,8 @@ pytest.importorskip('onnxruntime')
 
 from mmdet_groupconv.deploy import plan
 from mmdet_groupconv.deploy.graph import scale_of
-from mmdet_groupconv.deploy.plan import choose_ways, needed_filters, race
+from mmdet_groupconv.deploy.needed import needed_filters
+from mmdet_groupconv.deploy.plan import choose_ways, race
 from mmdet_groupconv.deploy.regroup import regroup
 from mmdet_groupconv.deploy.runtime import Runtime, session
 

@@ -11,7 +11,7 @@ pytest.importorskip('onnxruntime')
 import onnx_ir as ir
 
 from mmdet_groupconv.deploy.graph import weight_of
-from mmdet_groupconv.deploy.plan import needed_filters
+from mmdet_groupconv.deploy.needed import needed_filters
 from mmdet_groupconv.deploy.regroup import regroup
 from mmdet_groupconv.deploy.ways import ways_of
 

@@ -1,0 +1,77 @@
+"""Which channels of a graph somebody reads."""
+
+from typing import NamedTuple
+
+import numpy as np
+import onnx_ir as ir
+
+from .graph import is_depthwise, passes_channels, weight_of
+from .ways import round_up
+
+
+def needed_filters(graph: ir.Graph) -> dict[ir.Value, np.ndarray]:
+    """For the outputs of convolutions, ``[K]`` bool: the channels that are read further on."""
+    needed: dict[ir.Value, np.ndarray | None] = {}
+
+    def of(value: ir.Value) -> np.ndarray | None:  # None: all
+        parts = [_reads(reader, value, needed) for reader in value.consumers()]
+        if value.is_graph_output() or not parts or any(part is None for part in parts):
+            return None
+        return np.logical_or.reduce(parts)
+
+    for node in reversed(graph):
+        needed.update({value: of(value) for value in node.outputs})
+        weight, y = weight_of(node), node.outputs[0]
+        if weight is not None and needed[y] is None:
+            needed[y] = np.ones(len(weight), bool)
+        elif weight is not None and not needed[y].any():
+            needed[y][0] = True  # an empty map is no map
+    return needed
+
+
+def _reads(node: ir.Node, value: ir.Value, needed: dict) -> np.ndarray | None:
+    if value is not node.inputs[0] or value in node.inputs[1:]:
+        return None
+    weight = weight_of(node)
+    if weight is not None:
+        return weight[needed[node.outputs[0]]].any(axis=(0, 2, 3))
+    return needed[node.outputs[0]] if passes_channels(node) else None
+
+
+def in_blocks(needed: np.ndarray) -> np.ndarray:
+    """The same, but all where those that nobody reads don't fill a block that could be saved."""
+    saves = round_up(int(needed.sum())) < round_up(len(needed))
+    return needed if saves else np.ones_like(needed)
+
+
+class Source(NamedTuple):
+    """Where the channels of a map come from.
+
+    value: the tensor that nodes pass on until they get there, made by a convolution or something
+    else. depthwise: the last of these nodes that is a convolution, where what makes `value` makes
+    all channels of it, read or not; else None.
+    """
+
+    value: ir.Value
+    depthwise: ir.Node | None
+
+    @classmethod
+    def of(cls, value: ir.Value) -> 'Source':
+        """Of a tensor."""
+        depthwise = None
+        while value.producer() is not None and passes_channels(value.producer()):
+            if depthwise is None and is_depthwise(value.producer()):
+                depthwise = value.producer()
+            value = value.producer().inputs[0]
+        made = cls(value, None)
+        return made if made.drops else cls(value, depthwise)
+
+    @property
+    def drops(self) -> bool:
+        """Whether channels that nobody reads aren't computed in the first place."""
+        return self.value.producer() is not None and weight_of(self.value.producer()) is not None
+
+    @property
+    def of_channels(self) -> ir.Value:
+        """The tensor whose unread channels can be left out."""
+        return self.depthwise.outputs[0] if self.depthwise is not None else self.value
