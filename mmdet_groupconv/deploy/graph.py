@@ -5,6 +5,7 @@ import onnx_ir as ir
 from onnx import ModelProto
 
 POOLS = 'MaxPool', 'AveragePool', 'GlobalAveragePool'
+_SCALING = 'QuantizeLinear', 'DequantizeLinear'
 _ELEMENTWISE = 'Relu', 'LeakyRelu', 'Clip', 'Sigmoid', 'HardSwish'
 
 
@@ -76,15 +77,23 @@ def is_depthwise(node: ir.Node) -> bool:
 def passes_channels(node: ir.Node) -> bool:
     """Whether each channel of the output is made from the same one of the first input."""
     pools = node.op_type in POOLS and len(node.outputs) == 1  # not where the maxima were
-    return looks_at_values(node) or is_depthwise(node) or pools
+    return looks_at_values(node) or scales_channels(node) or is_depthwise(node) or pools
 
 
 def looks_at_values(node: ir.Node) -> bool:
     """Whether a node does the same with each value of its first input, whichever channel."""
-    if node.op_type in ('QuantizeLinear', 'DequantizeLinear'):
+    if node.op_type in _SCALING:
         scale = constant(node.inputs[1])
         return scale is not None and scale.size == 1
     return node.op_type in _ELEMENTWISE
+
+
+def scales_channels(node: ir.Node) -> bool:
+    """Whether a node makes whole numbers of a map, or floats again, by a scale a channel."""
+    if node.op_type not in _SCALING or node.attributes.get_int('axis', 1) != 1:
+        return False
+    scale, *zero = map(constant, node.inputs[1:])
+    return scale is not None and scale.size > 1 and all(x is not None for x in zero)
 
 
 def reader_behind(value: ir.Value) -> ir.Node | None:

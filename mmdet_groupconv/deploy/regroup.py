@@ -14,6 +14,7 @@ from .graph import (
     passes_channels,
     reader_behind,
     scale_of,
+    scales_channels,
     weight_of,
 )
 from .ways import BLOCK, Bundle, Way, round_up
@@ -115,7 +116,12 @@ class _Regrouping:
         if is_depthwise(node):
             weight = _rows(constant(node.inputs[1]), part.ids)
             return self._conv(node, part.tensor, weight, part.ids, len(weight))
-        inputs = [part.tensor, *node.inputs[1:]]
+        settings = node.inputs[1:]
+        if scales_channels(node):
+            scale, *zero = (_rows(constant(value), part.ids) for value in settings)
+            scale[part.ids < 0] = 1
+            settings = map(self._constant, (scale, *zero))
+        inputs = [part.tensor, *settings]
         return Part(self.tape.op(node.op_type, inputs, node.attributes), part.ids)
 
     def _conv(

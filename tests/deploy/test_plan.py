@@ -8,7 +8,6 @@ pytest.importorskip('onnxruntime')
 
 from mmdet_groupconv.deploy import plan
 from mmdet_groupconv.deploy.graph import scale_of
-from mmdet_groupconv.deploy.needed import needed_filters
 from mmdet_groupconv.deploy.plan import choose_ways, race
 from mmdet_groupconv.deploy.regroup import regroup
 from mmdet_groupconv.deploy.runtime import Runtime, session
@@ -40,67 +39,11 @@ def outputs_of(models):
     return [session(model, 1).run(None, noise)[0] for model in models]
 
 
-def needed_of(model):
-    return {value.name: needed for value, needed in needed_filters(model.graph).items()}
-
-
 def closed(made, filters, channels, read):
     """A weight whose filters all read the same channels."""
     connected = np.zeros((filters, channels))
     connected[:, read] = 1
     return made.weight(connected)
-
-
-def test_filters_whose_channels_are_closed_are_not_needed(net):
-    made = net()
-    first = made.conv('images', made.dense(8, 3))
-    x = made.conv(made.node('Relu', first), made.dense(8, 1, 3), group=8)
-    last = made.conv(x, closed(made, 4, 8, [1, 5]))
-    needed = needed_of(made.model(last))
-    assert needed[first].nonzero()[0].tolist() == [1, 5]
-    assert needed[last].tolist() == [True] * 4
-
-
-def test_what_filters_read_that_nobody_needs_is_not_needed_either(net):
-    made = net()
-    first = made.conv('images', made.dense(8, 3))
-    second = made.conv(first, made.weight(np.eye(8)))  # filter i reads channel i
-    last = made.conv(second, closed(made, 4, 8, [2, 3]))
-    assert needed_of(made.model(last))[first].nonzero()[0].tolist() == [2, 3]
-
-
-def test_one_filter_at_least_stays(net):
-    made = net()
-    first = made.conv('images', made.dense(8, 3))
-    last = made.conv(first, closed(made, 4, 8, []))
-    assert needed_of(made.model(last))[first].nonzero()[0].tolist() == [0]
-
-
-def test_all_readers_are_heard(net):
-    made = net()
-    first = made.conv('images', made.dense(8, 3))
-    one = made.conv(first, closed(made, 4, 8, [0, 1]))
-    other = made.conv(made.node('Relu', first), closed(made, 4, 8, [1, 6]))
-    model = made.model(one, other)
-    assert needed_of(model)[first].nonzero()[0].tolist() == [0, 1, 6]
-
-
-@pytest.mark.parametrize('reader', ['MaxPool', 'Add', 'grouped', 'output', 'Clip'])
-def test_everything_is_needed_where_not_only_convolutions_read(net, reader):
-    made = net()
-    first = made.conv('images', made.dense(8, 3))
-    outputs = [made.conv(first, closed(made, 4, 8, [0]))]
-    if reader == 'output':
-        outputs.append(first)
-    elif reader == 'grouped':
-        outputs.append(made.conv(first, made.dense(4, 4), group=2))
-    elif reader == 'Add':
-        outputs.append(made.node('Add', first, first))
-    elif reader == 'Clip':
-        outputs.append(made.node('Clip', first, made.constant(np.float32(0))))
-    else:
-        outputs.append(made.node('MaxPool', first, kernel_shape=[1, 1]))
-    assert needed_of(made.model(*outputs))[first].all()
 
 
 def test_the_fastest_way_is_taken(net, monkeypatch):
@@ -186,6 +129,63 @@ def test_channels_that_a_layer_leaves_out_are_left_out_before_it(
     images = np.random.default_rng(0).standard_normal((1, 3, 9, 7), np.float32)
     assert_same(run(new, images), run(model, images))
     assert sum(connections(new)) < sum(connections(model)) / 2
+
+
+def hidden(net, first):
+    """A depthwise convolution between `first` and one that reads 20 of its 64 channels."""
+    made = net()
+    x = made.conv('images', made.dense(64, 3))
+    if first == 'sum':
+        x = made.node('Add', x, made.conv('images', made.dense(64, 3)))
+    depthwise = made.conv(x, made.dense(64, 1, 3), group=64)
+    last = made.conv(made.node('Relu', depthwise), closed(made, 64, 64, np.arange(7, 27)))
+    return made.model(made.node('Relu', last)), depthwise, last
+
+
+def test_a_depthwise_layer_may_leave_out_channels_that_nobody_reads(
+    net, raced, run, assert_same, connections
+):
+    model, depthwise, _ = hidden(net, 'sum')
+    ways = choose_ways(model, IMAGE, ONE)
+    assert ways[depthwise].bundles[0].reads.tolist() == list(range(7, 27))
+    (models,) = raced  # the layer in each way behind a whole one, and behind one that leaves out
+    found = [{64 * 9, 32 * 9}.intersection(connections(made)) for made in models]
+    half = len(models) // 2
+    assert found == [{64 * 9}] * half + [{32 * 9}] * half
+    first, *others = outputs_of(models)
+    for other in others:
+        np.testing.assert_allclose(other, first, rtol=1e-4, atol=1e-4)
+    images = np.random.default_rng(0).standard_normal((1, 3, 9, 7), np.float32)
+    new = regroup(model, ways)
+    assert_same(run(new, images), run(model, images))
+    assert connections(new)[2:] == [32 * 9, 64 * 32]
+
+
+def test_a_depthwise_layer_stays_whole_where_that_is_faster(net, monkeypatch):
+    model, _, last = hidden(net, 'sum')
+    monkeypatch.setattr(plan, 'race', lambda models, *_: [float(i) for i in range(len(models))])
+    assert set(choose_ways(model, IMAGE, ONE)) == {last}
+
+
+def test_what_is_not_computed_before_a_layer_is_not_gathered_for_it(
+    net, raced, run, assert_same, connections
+):
+    model, *_ = hidden(net, 'convolution')
+    ways = choose_ways(model, IMAGE, ONE)
+    (models,) = raced
+    assert all(32 in connections(made) for made in models)  # what gives it its input
+    images = np.random.default_rng(0).standard_normal((1, 3, 9, 7), np.float32)
+    new = regroup(model, ways)
+    assert_same(run(new, images), run(model, images))
+    assert connections(new) == [32 * 3, 32 * 9, 64 * 32]
+    assert {node.op_type for node in new.graph} == {'Conv', 'Relu'}
+
+
+def test_less_than_a_block_is_not_left_out(net, raced):
+    made = net()
+    first = made.conv('images', made.dense(64, 3))
+    last = made.conv(made.node('Relu', first), closed(made, 64, 64, np.arange(50)))
+    assert choose_ways(made.model(made.node('Relu', last)), IMAGE, ONE) == {}
 
 
 def test_a_race_gives_the_seconds_of_each_model(net):

@@ -170,6 +170,36 @@ def test_filters_that_nobody_reads_are_gone(net, run, assert_same, connections):
     assert_same(run(new, images), run(model, images))
 
 
+def test_filters_fill_whole_blocks(net, run, assert_same, connections):
+    """onnxruntime has no fast depthwise convolution of other numbers of channels."""
+    made = net(channels=16)
+    first = made.conv('images', made.dense(64, 16))
+    x = made.conv(first, made.dense(64, 1, 3), group=64)
+    second = made.conv(x, made.weight(np.tile(np.arange(64) < 21, (16, 1))))
+    model = made.model(second)
+    new = regroup(model, {name: tried[0] for name, tried in ways_by_name(model).items()})
+    assert connections(new) == [32 * 16, 32 * 9, 16 * 32]
+    images = np.random.default_rng(0).standard_normal((1, 16, 5, 5), np.float32)
+    assert_same(run(new, images), run(model, images))
+
+
+def test_integers_with_a_scale_a_channel_need_no_order(net, run, assert_same):
+    made = net(channels=16)
+    first = made.conv('images', made.dense(64, 16))
+    scales = np.linspace(0.02, 0.08, 64, dtype=np.float32)
+    each = made.constant(scales), made.constant(np.full(64, 128, np.uint8))
+    x = made.node('DequantizeLinear', made.node('QuantizeLinear', first, *each), *each)
+    x = made.conv(x, made.whole(made.dense(64, 1, 3)), group=64)
+    second = made.conv(x, made.weight(np.tile(np.arange(64) % 3 == 0, (16, 1))))
+    model = made.model(second)
+    new = regroup(model, {name: tried[0] for name, tried in ways_by_name(model).items()})
+    assert {node.op_type for node in new.graph} == {'Conv', 'QuantizeLinear', 'DequantizeLinear'}
+    weights = [node.inputs[1].const_value for node in new.graph if node.op_type == 'Conv']
+    assert weights[0].shape == (32, 16, 1, 1)
+    images = np.random.default_rng(0).standard_normal((1, 16, 5, 5), np.float32)
+    assert_same(run(new, images), run(model, images))
+
+
 def test_channels_that_were_left_out_are_not_counted_as_others(net, run, assert_same):
     """A layer whose filters all read the same few channels stays as it is; its input does not."""
     made = net(channels=16)
