@@ -58,6 +58,11 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--teacher', help='checkpoint of the same detector, better trained, to distil from'
     )
+    parser.add_argument(
+        '--freeze-gates',
+        action='store_true',
+        help='of MSGC: the same for every image from half of the fine-tuning on, as in files',
+    )
     add_shape_option(parser)
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument(
@@ -75,6 +80,8 @@ def check(args: argparse.Namespace) -> None:
         raise ValueError(f'--macs {args.macs}, expected a share between 0 and 1')
     if args.percentage is not None and args.method != 'sgc':
         raise ValueError(f'--percentage with --method {args.method}, expected --method sgc')
+    if args.freeze_gates and args.method != 'msgc':
+        raise ValueError(f'--freeze-gates with --method {args.method}, expected --method msgc')
     for name, least in (('align', 1), ('calibrate', 1), ('seed', 0)):
         if getattr(args, name) < least:
             raise ValueError(f'--{name} {getattr(args, name)}, expected {least} or more')
@@ -129,6 +136,8 @@ def main(argv: list[str] | None = None) -> int:
             done = group_detector(*source, settings)
         else:
             done = self_grouped_detector(*source, args.percentage, args.step, settings)
+        if args.freeze_gates:
+            done.config.custom_hooks.append(dict(type='FreezeGatesHook'))
         unlabelled = cfg.train_dataloader.dataset.type == 'ImageFiles'
         teacher = args.teacher or (args.checkpoint if unlabelled else None)
         if teacher:

@@ -35,8 +35,17 @@ class _Sums:
 def freeze_gates(model: nn.Module, batches: Iterable, keep: float) -> None:
     """Give every layer with gates by image, in place, the fixed gate that its images had most.
 
+    Layers keep it as ``frozen``. Arguments and errors: see :func:`calibrated_gates`.
+    """
+    for layer, gate in calibrated_gates(model, batches, keep).items():
+        layer.frozen = gate
+
+
+def calibrated_gates(model: nn.Module, batches: Iterable, keep: float) -> dict[nn.Module, Gate]:
+    """For each layer with gates by image, the one that serves all images.
+
     A head reads the channels that it read on more than a share of `keep` of the images, with the
-    mean strength it read them with. Layers keep it as ``frozen``.
+    mean strength it read them with.
 
     batches: what ``model.test_step`` takes, for a detector or classifier; ``[B, 3, H, W]`` for a
     backbone.
@@ -58,7 +67,6 @@ def freeze_gates(model: nn.Module, batches: Iterable, keep: float) -> None:
     finally:
         for handle in handles:
             handle.remove()
-    for layer in layers:
-        if not sums[layer].images:
-            raise ValueError('no calibration batch reached the gated layers')
-        layer.frozen = sums[layer].frozen(keep)
+    if not all(found.images for found in sums.values()):
+        raise ValueError('no calibration batch reached the gated layers')
+    return {layer: found.frozen(keep) for layer, found in sums.items()}

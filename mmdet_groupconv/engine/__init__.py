@@ -5,6 +5,7 @@ from .cpu_amp import CPUAmpOptimWrapper
 from .dgc_schedule_hook import DGCScheduleHook
 from .distillation_hook import DistillationHook
 from .epoch_seed_hook import EpochSeedHook
+from .freeze_gates_hook import FreezeGatesHook
 from .mac_budget_hook import MACBudgetHook
 from .mac_ratio_hook import MACRatioHook
 from .self_grouping_hook import SelfGroupingHook
@@ -14,6 +15,7 @@ __all__ = [
     'DGCScheduleHook',
     'DistillationHook',
     'EpochSeedHook',
+    'FreezeGatesHook',
     'MACBudgetHook',
     'MACRatioHook',
     'SelfGroupingHook',

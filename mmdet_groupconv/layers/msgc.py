@@ -9,6 +9,8 @@ from .gate import Gate
 from .gate_net import GateConv2d, GateNet, GatePool
 from .sampling import sample_gate
 
+_FAR = 1e4  # of a logit, whatever the image
+
 
 class _TwoLayerNet(GateNet):
     """Two 1x1 convolutions from pooled features to a number per head and channel (section 3.2).
@@ -91,6 +93,20 @@ class MaskGenerator(_TwoLayerNet):
             [torch.linspace(0.2, 0.8, channels - stay), torch.linspace(1.0, 3.0, stay)]
         )
         self._start_by_rank(self.conv[3], importance, steps)
+
+    @torch.no_grad()
+    def hold(self, mask: Tensor) -> None:
+        """Give this mask for every image, in training as well (ours).
+
+        Logits are so far from 0 then that no gradient reaches them. mask: ``[heads, channels]``.
+        """
+        self.conv[3].weight.zero_()
+        self.conv[3].bias.copy_(torch.where(mask > 0, _FAR, -_FAR).flatten())
+
+    @property
+    def holds(self) -> bool:
+        """Whether it gives one mask for every image."""
+        return bool((self.conv[3].bias.abs() > _FAR / 2).all())
 
     def forward(self, pooled: Tensor) -> Tensor:
         """See :class:`GateNet`; the mask's gradients are straight-through."""
