@@ -330,6 +330,23 @@ def test_gates_start_open_whatever_the_image(training):
         assert torch.equal(net(1e3 * torch.randn(5, 16, 1, 1)), torch.ones(5, 2, 4)), kept
 
 
+@pytest.mark.parametrize('noise', [0.0, 1.0])
+def test_a_mask_that_is_held_is_there_for_every_image_whatever_is_learned(pooled, noise):
+    net = MaskGenerator(16, 4, heads=2, reduction=4)
+    net.noise = noise
+    mask = torch.tensor([[1.0, 0, 0, 1], [0, 1, 1, 0]])
+    assert not net.holds
+    net.hold(mask)
+    optimizer = torch.optim.SGD(net.parameters(), lr=1.0, momentum=0.9)
+    for _ in range(5):
+        assert torch.equal(net(pooled), mask.expand(len(pooled), 2, 4))
+        optimizer.zero_grad()
+        (1e3 * net(pooled)).sum().backward()
+        optimizer.step()
+    assert torch.equal(net.eval()(pooled), mask.expand(len(pooled), 2, 4))
+    assert net.holds
+
+
 def test_gates_that_start_by_importance_learn_all_parameters(pooled):
     net = MaskGenerator(16, 4, heads=2, reduction=4)
     net.noise = 0.0

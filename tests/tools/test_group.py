@@ -181,7 +181,10 @@ def test_the_published_steps_of_sgc(main, folder, tmp_path, capsys):
 
 
 def test_a_start_can_be_tested(main, folder, tmp_path, capsys):
-    assert run(main, folder, tmp_path, '--method', 'msgc', '--evaluate') == 0
+    options = '--method', 'msgc', '--evaluate', '--freeze-gates'
+    assert run(main, folder, tmp_path, *options) == 0
+    hooks = [hook['type'] for hook in Config.fromfile(tmp_path / 'config.py').custom_hooks]
+    assert hooks == ['MACBudgetHook', 'FreezeGatesHook']
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         'config.py',
         'grouped.pth',
@@ -196,6 +199,7 @@ def test_a_start_can_be_tested(main, folder, tmp_path, capsys):
         (['--macs', '0.01'], '--macs 0.01 of the detector can not be met with fixed: the least is'),
         (['--align', '64', '--macs', '0.5'], 'can not be met'),
         (['--percentage', '50'], '--percentage with --method fixed, expected --method sgc'),
+        (['--freeze-gates'], '--freeze-gates with --method fixed, expected --method msgc'),
         (['--calibrate', '0'], '--calibrate 0, expected 1 or more'),
         (['--images', 'no_such_folder'], 'no_such_folder holds no image'),
         (['--teacher', 'no.pth'], 'no.pth not found'),
