@@ -24,8 +24,11 @@ def read(proto: ModelProto) -> ir.Model:
 def constant(value: ir.Value) -> np.ndarray | None:
     """What a constant holds, as floats; None for what is computed.
 
-    A constant may be an initializer, or one in integers with the node that makes floats of it.
+    A constant may be an initializer, or one in integers with the node that makes floats of it, or
+    what a Constant gives.
     """
+    if _is(value.producer(), 'Constant'):
+        return ir.convenience.get_const_tensor(value).numpy()
     if value.const_value is None and (scale := scale_of(value)) is not None:
         whole = value.producer().inputs[0].const_value.numpy()
         value.const_value = ir.Tensor((whole * scale).astype(np.float32))

@@ -6,6 +6,7 @@ import numpy as np
 import onnx_ir as ir
 
 from .graph import is_depthwise, passes_channels, weight_of
+from .group_norm import GroupNorm
 from .ways import round_up
 
 
@@ -35,6 +36,10 @@ def _reads(node: ir.Node, value: ir.Value, needed: dict) -> np.ndarray | None:
     weight = weight_of(node)
     if weight is not None:
         return weight[needed[node.outputs[0]]].any(axis=(0, 2, 3))
+    norm = GroupNorm.at(node) if node.op_type in ('Reshape', 'Shape') else None
+    if norm is not None:
+        found = needed[norm.y]
+        return None if found is None else norm.whole(found)
     return needed[node.outputs[0]] if passes_channels(node) else None
 
 

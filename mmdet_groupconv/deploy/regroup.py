@@ -17,6 +17,7 @@ from .graph import (
     scales_channels,
     weight_of,
 )
+from .group_norm import GroupNorm
 from .ways import BLOCK, Bundle, Way, round_up
 
 _RUN, _MOST_RUNS = 4, 64  # channels, the mean, from which runs are copied
@@ -57,6 +58,7 @@ class _Regrouping:
         self.tape = ir.tape.Tape(self.graph)
         self.maps: dict[ir.Value, list[Part]] = {}  # tensors whose channels are elsewhere
         self.total: dict[ir.Value, int] = {}
+        self.done: set[ir.Node] = set()
         for node in list(self.graph):
             self._rewrite(node)
         for output in list(self.graph.outputs):
@@ -71,6 +73,10 @@ class _Regrouping:
         elif y.name in self.ways or (x in self.maps and weight is not None):
             whole = Way([Bundle(np.arange(len(weight)), np.arange(weight.shape[1]))])
             self._convolve(node, self.ways.get(y.name, whole))
+        elif node in self.done:
+            return
+        elif x in self.maps and (norm := GroupNorm.at(node)) is not None and self._fit(norm):
+            self._normalise(norm)
         elif x in self.maps and passes_channels(node):
             self.total[y] = self.total[x]
             self.maps[y] = [self._passed_on(node, part) for part in self.maps[x]]
@@ -123,6 +129,25 @@ class _Regrouping:
             settings = map(self._constant, (scale, *zero))
         inputs = [part.tensor, *settings]
         return Part(self.tape.op(node.op_type, inputs, node.attributes), part.ids)
+
+    def _fit(self, norm: GroupNorm) -> bool:
+        parts = self.maps[norm.apart.inputs[0]]
+        return norm.fits(np.concatenate([part.ids for part in parts]))
+
+    def _normalise(self, norm: GroupNorm) -> None:
+        """Of the groups that are there."""
+        x = self._join(self.maps[norm.apart.inputs[0]])
+        groups = len(x.ids) // norm.size
+        ones, zeros = (self._constant(f(groups, np.float32)) for f in (np.ones, np.zeros))
+        sides = self._constant(np.array([0, groups, -1]))
+        scale, shift = (_rows(constant(n.inputs[1]), x.ids) for n in (norm.scale, norm.shift))
+        y = self.tape.op('Reshape', [x.tensor, sides])
+        y = self.tape.op('InstanceNormalization', [y, ones, zeros], norm.norm.attributes)
+        y = self.tape.op('Reshape', [y, self.tape.op('Shape', [x.tensor])])
+        y = self.tape.op('Mul', [y, self._constant(scale)])
+        self.maps[norm.y] = [Part(self.tape.op('Add', [y, self._constant(shift)]), x.ids)]
+        self.total[norm.y] = norm.channels
+        self.done.update(norm)
 
     def _conv(
         self, node: ir.Node, x: ir.Value, weight: np.ndarray, filters: np.ndarray, group: int = 1

@@ -28,7 +28,7 @@ class Net:
     def node(self, kind, *inputs, **attrs):
         name = f'{kind}_{len(self.nodes)}'
         self.nodes.append(helper.make_node(kind, inputs, [name], **attrs))
-        self.channels[name] = self.channels.get(inputs[0])
+        self.channels[name] = self.channels.get(inputs[0]) if inputs else None
         return name
 
     def conv(self, x, weight, bias=True, stride=1, group=1, padding=None):
