@@ -5,7 +5,7 @@ from typing import NamedTuple
 import numpy as np
 import onnx_ir as ir
 
-from .graph import is_depthwise, passes_channels, weight_of
+from .graph import POOLS, is_depthwise, passes_channels, weight_of
 from .group_norm import GroupNorm
 from .ways import round_up
 
@@ -53,8 +53,8 @@ class Source(NamedTuple):
     """Where the channels of a map come from.
 
     value: the tensor that nodes pass on until they get there, made by a convolution or something
-    else. depthwise: the last of these nodes that is a convolution, where what makes `value` makes
-    all channels of it, read or not; else None.
+    else. depthwise: the last of these nodes that is a convolution, unless a pool comes behind it or
+    what makes `value` makes only the channels of it that are read; else None.
     """
 
     value: ir.Value
@@ -63,13 +63,13 @@ class Source(NamedTuple):
     @classmethod
     def of(cls, value: ir.Value) -> 'Source':
         """Of a tensor."""
-        depthwise = None
+        passed: list[ir.Node] = []
         while value.producer() is not None and passes_channels(value.producer()):
-            if depthwise is None and is_depthwise(value.producer()):
-                depthwise = value.producer()
-            value = value.producer().inputs[0]
+            passed.append(value.producer())
+            value = passed[-1].inputs[0]
+        last = next((n for n in passed if is_depthwise(n) or n.op_type in POOLS), None)
         made = cls(value, None)
-        return made if made.drops else cls(value, depthwise)
+        return made if made.drops or last is None or not is_depthwise(last) else cls(value, last)
 
     @property
     def drops(self) -> bool:

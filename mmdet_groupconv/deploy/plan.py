@@ -31,10 +31,10 @@ def choose_ways(
     """The fastest way for each convolution with zeros in it, for :func:`regroup`.
 
     A convolution is timed alone, between neighbours as it has them, so that what reordering its
-    channels costs is counted; a depthwise one before it may leave out channels that nobody reads.
-    image: as the graph takes it, for the sizes of maps and the number of
-    boxes. quantised: the same graph with convolutions in integers, to be timed in its place; there
-    zeros are also what was small.
+    channels costs is counted; a depthwise one before it may leave out channels that nobody reads,
+    and gets a way as well then. image: as the graph takes it, for the sizes of maps and the number
+    of boxes. quantised: the same graph with convolutions in integers, to be timed in its place;
+    there zeros are also what was small.
     """
     timed = ir.convenience.create_value_mapping((quantised or model).graph)
     found = needed_filters(model.graph).items()
@@ -45,16 +45,18 @@ def choose_ways(
     tensors = [value.name for node in around for value in (node.inputs[0], node.outputs[0])]
     (sizes,) = sizes_of(model, tensors, [image])
     ways, same = {}, {}
+
+    def twin(node: ir.Node | None) -> ir.Node | None:
+        return node and timed[node.outputs[0].name].producer()
+
     for node in convs:
         same.setdefault(_identity(node, sources[node], needed), []).append(node)
     for nodes in track(same.values(), 'timing layers'):
         node = max(nodes, key=lambda n: np.prod(sizes[n.inputs[0].name]))  # of levels that share it
         tried = _options(node, sources[node], needed)
         if len(tried) > 1:
-            own = [
-                n and timed[n.outputs[0].name].producer() for n in (node, sources[node].depthwise)
-            ]
-            best = _fastest(alone(own[0], sizes, own[1]), tried, runtime)
+            model_alone = alone(twin(node), sizes, twin(sources[node].depthwise))
+            best = _fastest(model_alone, tried, runtime)
             for n in nodes:
                 ways[n.outputs[0].name] = best.way
                 if best.before is not None and sources[n].depthwise is not None:

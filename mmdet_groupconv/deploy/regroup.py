@@ -58,7 +58,7 @@ class _Regrouping:
         self.tape = ir.tape.Tape(self.graph)
         self.maps: dict[ir.Value, list[Part]] = {}  # tensors whose channels are elsewhere
         self.total: dict[ir.Value, int] = {}
-        self.done: set[ir.Node] = set()
+        self.done: set[ir.Node] = set()  # written already, together with the first of them
         for node in list(self.graph):
             self._rewrite(node)
         for output in list(self.graph.outputs):
@@ -68,13 +68,13 @@ class _Regrouping:
     def _rewrite(self, node: ir.Node) -> None:
         x, y = node.inputs[0] if node.inputs else None, node.outputs[0]
         weight = weight_of(node)
+        if node in self.done:
+            return
         if y.name in self.ways and weight is None:
             self._leave_out(node, self.ways[y.name])
         elif y.name in self.ways or (x in self.maps and weight is not None):
             whole = Way([Bundle(np.arange(len(weight)), np.arange(weight.shape[1]))])
             self._convolve(node, self.ways.get(y.name, whole))
-        elif node in self.done:
-            return
         elif x in self.maps and (norm := GroupNorm.at(node)) is not None and self._fit(norm):
             self._normalise(norm)
         elif x in self.maps and passes_channels(node):

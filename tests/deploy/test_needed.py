@@ -99,6 +99,14 @@ def test_channels_of_a_sum_are_left_out_by_the_depthwise_convolution_behind_it(n
     assert not source.drops
 
 
+def test_behind_a_pool_a_depthwise_convolution_is_not_looked_for(net):
+    made = net()
+    total = made.node('Add', *(made.conv('images', made.dense(8, 3)) for _ in range(2)))
+    depthwise = made.conv(total, made.dense(8, 1, 3), group=8)
+    model = made.model(made.node('MaxPool', depthwise, kernel_shape=[2, 2]))
+    assert Source.of(model.graph.outputs[0]).depthwise is None
+
+
 def test_an_image_has_no_source_but_itself(net):
     made = net()
     model = made.model(made.node('Relu', 'images'))
