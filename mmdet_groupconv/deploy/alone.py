@@ -39,18 +39,18 @@ class _Alone:
         weight, (y,) = weight_of(node), node.outputs
         self.integers = scale_of(node.inputs[1]) is not None
         first = (depthwise or node).inputs[0]
-        inputs = [self._input('x', sizes[_float(first).name])]
+        inputs = [ir.val('x', ir.DataType.FLOAT, sizes[_float(first).name])]
         if depthwise is None:
             x = self._pass_on(inputs[0], quantiser_of(first), weight.shape[1], BEFORE)
         else:
             x = inputs[0]
-            if _in_blocks(_float(first)):
+            if _is_blocked(_float(first)):
                 x = self._pass_on(x, quantiser_of(first), x.shape[1])
             x = self._convolve(depthwise, constant(depthwise.inputs[1]), x, BEFORE)
         last = self._convolve(node, weight, x, y.name)
         quantiser, reader = quantiser_of(node.inputs[0]), reader_behind(y)
         if reader is None or weight_of(reader) is None:
-            inputs.append(self._input('shortcut', sizes[y.name]))
+            inputs.append(ir.val('shortcut', ir.DataType.FLOAT, sizes[y.name]))
             shortcut = self._pass_on(inputs[1], quantiser, len(weight))
             last = self.tape.op('Add', [shortcut, last])
         after = self._pass_on(self.tape.op('Relu', [last]), quantiser, len(weight))
@@ -65,9 +65,6 @@ class _Alone:
             name='alone',
         )
         self.model = ir.Model(made, ir_version=8)
-
-    def _input(self, name: str, shape: tuple[int, ...]) -> ir.Value:
-        return ir.val(name, ir.DataType.FLOAT, shape)
 
     def _hold(self, array: np.ndarray) -> ir.Value:
         return self.tape.initializer(ir.tensor(array), f'constant_{len(self.tape.initializers)}')
@@ -108,7 +105,7 @@ def _float(value: ir.Value) -> ir.Value:
     return value if quantiser is None else quantiser.inputs[0]
 
 
-def _in_blocks(value: ir.Value) -> bool:
+def _is_blocked(value: ir.Value) -> bool:
     """Whether runtimes have a map in their convolutions' layout."""
     while value.producer() is not None and looks_at_values(value.producer()):
         value = value.producer().inputs[0]

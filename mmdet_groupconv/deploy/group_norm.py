@@ -38,8 +38,9 @@ class GroupNorm(NamedTuple):
         affine = [constant(value) for value in (*norm.inputs[1:], scale.inputs[1], shift.inputs[1])]
         if not own or sides is None or len(sides) != 3 or any(a is None for a in affine):
             return None
-        one_each = len(affine[0]) == sides[1] and affine[2].shape == affine[3].shape
-        return cls(apart, norm, shape, back, scale, shift) if one_each else None
+        plain = len(affine[0]) == sides[1] and (affine[0] == 1).all() and not affine[1].any()
+        each = affine[2].shape == affine[3].shape
+        return cls(apart, norm, shape, back, scale, shift) if plain and each else None
 
     @property
     def y(self) -> ir.Value:

@@ -55,8 +55,8 @@ def choose_ways(
         node = max(nodes, key=lambda n: np.prod(sizes[n.inputs[0].name]))  # of levels that share it
         tried = _options(node, sources[node], needed)
         if len(tried) > 1:
-            model_alone = alone(twin(node), sizes, twin(sources[node].depthwise))
-            best = _fastest(model_alone, tried, runtime)
+            pair = twin(node), twin(sources[node].depthwise)
+            best = _fastest(*pair, tried, sizes, runtime)
             for n in nodes:
                 ways[n.outputs[0].name] = best.way
                 if best.before is not None and sources[n].depthwise is not None:
@@ -98,19 +98,18 @@ def _identity(node: ir.Node, source: Source, needed: dict[ir.Value, np.ndarray])
     )
 
 
-def _fastest(model: ir.Model, options: list[_Option], runtime: Runtime) -> _Option:
-    """model: of the convolution alone."""
+def _fastest(
+    node: ir.Node, depthwise: ir.Node | None, options: list[_Option], sizes: dict, runtime: Runtime
+) -> _Option:
+    model = alone(node, sizes, depthwise)
     rng = np.random.default_rng(0)
     inputs = {x.name: rng.standard_normal(x.shape.numpy(), np.float32) for x in model.graph.inputs}
-    name = next(n for n in model.graph if n.op_type == 'Conv' and weight_of(n) is not None)
-    models = [regroup(model, _named(option, name.outputs[0].name)) for option in options]
+    models = []
+    for option in options:
+        before = {} if option.before is None else {BEFORE: option.before}
+        models.append(regroup(model, {node.outputs[0].name: option.way, **before}))
     seconds = race(models, inputs, runtime, _MOST_OFF)
     return options[seconds.index(min(seconds))]
-
-
-def _named(option: _Option, name: str) -> dict[str, Way]:
-    before = {} if option.before is None else {BEFORE: option.before}
-    return {name: option.way, **before}
 
 
 def race(

@@ -89,7 +89,7 @@ def group_detector(
             f'{settings.method} finds no layer to group in the {settings.scope} of '
             f'{type(model).__name__}'
         )
-    budget = share.for_groups(build_model(config), settings.method)
+    budget = share.for_groups(model, settings.method)
     model.load_state_dict(state, strict=False)
     judge = Judge(cfg, settings.importance, settings.folder, settings.seed)
     importance = judge.connections(dense, names, settings.images)

@@ -1,5 +1,7 @@
 """What grouping is to leave of a dense network's MACs, and how far a grouped one is from it."""
 
+import copy
+
 import torch
 from torch import nn
 
@@ -34,7 +36,7 @@ class MacShare:
         return float(self.of_scope(report).macs) - self.share * self.whole
 
     def for_groups(self, network: nn.Module, method: str) -> float:
-        """The MACs that are left for the grouped layers of `network`, whose gates are closed.
+        """The MACs that are left for the grouped layers of `network`, all gates closed.
 
         Raises ValueError where none are.
         """
@@ -51,6 +53,7 @@ class MacShare:
         return left
 
     def _closed(self, network: nn.Module) -> MacReport:
+        network = copy.deepcopy(network)
         for gates in gates_by_image(network):
             channels = gates.generator.conv[3].out_channels // gates.generator.heads
             gates.generator.hold(torch.zeros(gates.generator.heads, channels))

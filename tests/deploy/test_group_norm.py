@@ -6,6 +6,8 @@ import pytest
 pytest.importorskip('onnx_ir')
 pytest.importorskip('onnxruntime')
 
+import onnx_ir as ir
+
 from mmdet_groupconv.deploy.group_norm import GroupNorm
 from mmdet_groupconv.deploy.needed import needed_filters
 from mmdet_groupconv.deploy.regroup import regroup
@@ -81,6 +83,15 @@ def test_channels_of_a_group_may_come_in_any_order(net, run, assert_same, images
     new = regroup(model, {first: Way([Bundle(order, np.arange(16))])})
     assert 'Gather' not in {node.op_type for node in new.graph}
     assert_same(run(new, images), run(model, images))
+
+
+def test_a_norm_of_each_group_with_a_scale_of_its_own_is_another(net):
+    model, first = network(net, [9, 10, 33])
+    (norm,) = (node for node in model.graph if node.op_type == 'InstanceNormalization')
+    scale = norm.inputs[1].const_value.numpy()
+    norm.inputs[1].const_value = ir.Tensor(2 * scale)
+    needed = {value.name: found for value, found in needed_filters(model.graph).items()}
+    assert needed[first].all()
 
 
 def test_other_reshapes_begin_no_norm(net):
