@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+import torch
 from mmdet.models.detectors import BaseDetector
 from mmengine.config import Config
 from torch import Tensor, nn
@@ -82,6 +83,7 @@ def group_detector(
     share = _share(dense, settings)
     hook = schedule(cfg, settings.method, settings.macs, settings.scope)
     config = grouped_config(cfg, settings.method, settings.scope, hook)
+    torch.manual_seed(settings.seed)  # of what dense weights don't give: gate nets
     model = build_model(config)
     names = [name for name, m in model.named_modules() if isinstance(m, GroupedLayer)]
     if not names:

@@ -192,6 +192,13 @@ def test_a_start_can_be_tested(main, folder, tmp_path, capsys):
     ]
 
 
+def test_the_same_seed_gives_the_same_start(main, folder, grouped, tmp_path):
+    assert run(main, folder, tmp_path, '--method', 'msgc') == 0
+    one, other = (read_state_dict(path / 'grouped.pth') for path in (tmp_path, grouped('msgc')))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(value, other[key]) for key, value in one.items())
+
+
 @pytest.mark.parametrize(
     ('options', 'complaint'),
     [
