@@ -28,7 +28,7 @@ from .blocks import (
 )
 from .chain import Chain
 from .folding import StaysEagerError, units_of
-from .freezing import freeze_gates
+from .freezing import freeze_gates, freeze_held_gates
 from .fused import NONE, activation_of
 from .group_norm import compact_norm
 from .memory import MapMemory
@@ -78,6 +78,7 @@ def compact(
     model.eval()
     if freeze is not None:
         freeze_gates(model, freeze, keep)
+    freeze_held_gates(model)
     compiler, memory = _Compiler(), MapMemory()
     model = compiler.compile(model, '', owns_input=False)
     for module in model.modules():

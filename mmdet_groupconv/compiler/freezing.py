@@ -7,7 +7,7 @@ from mmengine.model import BaseModel
 from rich.progress import track
 from torch import Tensor, nn
 
-from ..layers import Gate, GroupedConv2d
+from ..layers import AttentionGenerator, Gate, GroupedConv2d, SelfGatedConv2d
 
 
 class _Sums:
@@ -39,6 +39,24 @@ def freeze_gates(model: nn.Module, batches: Iterable, keep: float) -> None:
     """
     for layer, gate in calibrated_gates(model, batches, keep).items():
         layer.frozen = gate
+
+
+def freeze_held_gates(model: nn.Module) -> None:
+    """The same, without calibration, for layers whose nets give one mask for every image anyway.
+
+    Nothing changes by it; where attention weighs channels too, that still comes with the image.
+    """
+    for host in model.modules():
+        if any(isinstance(net, AttentionGenerator) for net in host.children()):
+            continue
+        for name, generator in getattr(host, 'mask_generators', dict)().items():
+            layer, mask = host.get_submodule(name), generator.held
+            if mask is None or layer.frozen is not None:
+                continue
+            if isinstance(layer, SelfGatedConv2d):  # which knows its groups
+                layer.frozen = layer.decide(mask.new_zeros(1, layer.in_channels, 1, 1))
+            else:
+                layer.frozen = Gate(mask[None])
 
 
 def calibrated_gates(model: nn.Module, batches: Iterable, keep: float) -> dict[nn.Module, Gate]:

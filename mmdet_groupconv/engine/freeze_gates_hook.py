@@ -17,10 +17,10 @@ from .mac_ratio_hook import bare_model
 class FreezeGatesHook(Hook):
     """From `at` of the run on, MSGC's gates are those that most training images had (ours).
 
-    A file for other runtimes has no gates by image (``tools/export.py --freeze``). Frozen after the
-    training they cost AP, as weights never saw them; what is left of the run here mends that. Gate
-    nets give the same masks for all images then, which checkpoints hold: a resumed run goes on as
-    it was.
+    A file for other runtimes has no gates by image. Frozen when it is written (``tools/export.py
+    --freeze``) they cost AP, as weights never saw them; what is left of the run here mends that.
+    Gate nets give the same masks for all images then, which checkpoints hold: a resumed run goes on
+    as it was, and files and compact networks need no freezing.
 
     at: training progress, by which a budget should be met. batches: of training images, loaded as
     for a test, that gates are looked at on. keep: a head reads the channels that it read on more
@@ -55,7 +55,7 @@ class FreezeGatesHook(Hook):
         self._frozen = True
         model = bare_model(runner)
         gates = _gates(model)
-        if not all(of_layer.generator.holds for of_layer in gates):
+        if any(of_layer.generator.held is None for of_layer in gates):
             runner.logger.info(f'gates are frozen on {self.batches} batches of training images')
             self._freeze(runner, model, gates)
 

@@ -104,9 +104,10 @@ class MaskGenerator(_TwoLayerNet):
         self.conv[3].bias.copy_(torch.where(mask > 0, _FAR, -_FAR).flatten())
 
     @property
-    def holds(self) -> bool:
-        """Whether it gives one mask for every image."""
-        return bool((self.conv[3].bias.abs() > _FAR / 2).all())
+    def held(self) -> Tensor | None:
+        """``[heads, channels]``, 0/1: the mask that it gives for every image; else None."""
+        bias = self.conv[3].bias.detach().view(self.heads, -1)
+        return (bias > 0).to(bias) if bool((bias.abs() > _FAR / 2).all()) else None
 
     def forward(self, pooled: Tensor) -> Tensor:
         """See :class:`GateNet`; the mask's gradients are straight-through."""

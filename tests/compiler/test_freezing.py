@@ -7,13 +7,20 @@ from mmdet.registry import MODELS
 from mmdet_groupconv.backbones import DGCResNet, FLGCResNet, MSGCMobileNetV2, MSGCResNet
 from mmdet_groupconv.compiler import compact
 from mmdet_groupconv.compiler.freezing import freeze_gates
-from mmdet_groupconv.layers import MSGCConv2d
+from mmdet_groupconv.layers import MaskGenerator, MSGCConv2d
 
 NETWORKS = {
     'MSGC r18': lambda: MSGCResNet(18, base_channels=8, attention=True),
     'MSGC r50': lambda: MSGCResNet(50, base_channels=8),
     'MSGC mbv2': lambda: MSGCMobileNetV2(widen_factor=0.25),
     'DGC r18': lambda: DGCResNet(18, base_channels=8, heads=2),
+}
+
+HELD = {
+    'MSGC r18': lambda: MSGCResNet(18, base_channels=8),
+    'MSGC r50': NETWORKS['MSGC r50'],
+    'MSGC mbv2': NETWORKS['MSGC mbv2'],
+    'ragged heads': lambda: MSGCConv2d(3, 10, 3, heads=3, padding=1),
 }
 
 
@@ -55,6 +62,32 @@ def test_frozen_networks_compute_with_the_fixed_gates(name, mix_gates):
     with torch.no_grad():
         for one, other in zip(fast(x), network(x), strict=True):
             torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5 * float(other.abs().max()))
+
+
+def hold_gates(network):
+    for generator in network.modules():
+        if isinstance(generator, MaskGenerator):
+            heads, channels = generator.heads, generator.conv[3].out_channels // generator.heads
+            generator.hold((torch.rand(heads, channels) > 0.4).float())
+    return network.eval()
+
+
+@pytest.mark.parametrize('name', HELD)
+def test_gates_that_are_held_need_no_freezing(name):
+    torch.manual_seed(0)
+    network = hold_gates(HELD[name]()).double()
+    fast = compact(network)
+    assert not any(getattr(m, 'per_image', False) for m in fast.modules())
+    x = torch.randn(2, 3, 64, 64, dtype=torch.float64)
+    with torch.no_grad():
+        for one, other in zip(fast(x), network(x), strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5 * float(other.abs().max()))
+
+
+def test_attention_comes_with_the_image_where_the_mask_is_held():
+    torch.manual_seed(0)
+    network = hold_gates(NETWORKS['MSGC r18']())
+    assert any(getattr(m, 'per_image', False) for m in compact(network).modules())
 
 
 def test_one_image_frozen_is_that_image_gated(mix_gates):
