@@ -12,13 +12,14 @@ from mmengine.config import Config
 from torch import nn
 
 from ...benchmark import describe
-from ...checkpoints import load_weights
+from ...checkpoints import latest_checkpoint, load_weights
+from ...compiler.freezing import freeze_held_gates
 from ...engine.launch import build_model, drop_gate_hooks
-from ...layers import GroupedConv2d
+from ...layers import GroupedConv2d, MaskGenerator
 from ...macs import count_macs
 from ..pictures import read_run
 from ..report.config_difference import settings_of
-from ..report.examination import checkpoint_of, config_of, quiet_runner
+from ..report.examination import config_of, quiet_runner
 from .log import epochs_of
 
 _METRICS = 'coco/'
@@ -89,7 +90,7 @@ def record_run(
             f'{cfg.train_cfg.max_epochs} epochs that was validated'
         )
     model = build_model(cfg)
-    load_weights(model, checkpoint_of(work_dir))
+    load_weights(model, latest_checkpoint(work_dir)[0])  # what the metrics are of
     steps, times = run.train['time']
     for path, figures in zip(files, found, strict=True):
         figures['bbox_mAP'] = float(test_file(cfg, path)['coco/bbox_mAP'])
@@ -134,13 +135,19 @@ def read_rows(folder: str | Path) -> list[Row]:
 
 
 def count_parameters(model: nn.Module) -> int:
-    """Parameters that are left: of grouped layers with fixed gates, the weights within groups."""
+    """Parameters that are left: of grouped layers with fixed gates, the weights within groups.
+
+    Gates that are held for every image, which `model` keeps as fixed ones, need no nets.
+    """
+    freeze_held_gates(model)
     density = {row.name: row.density for row in count_macs(model, _SMALL).layers}
     total = sum(parameter.numel() for parameter in model.parameters())
     for name, layer in model.named_modules():
         fixed = isinstance(layer, GroupedConv2d) and (layer.static_gate or layer.frozen is not None)
         if fixed and density.get(name) is not None:
             total -= round(layer.weight.numel() * (1 - float(density[name])))
+        if isinstance(layer, MaskGenerator) and layer.held is not None:
+            total -= sum(parameter.numel() for parameter in layer.parameters())
     return total
 
 

@@ -1,6 +1,7 @@
 """What a run says of itself in a row of results."""
 
 import pytest
+import torch
 from mmengine.config import Config
 from torch import nn
 
@@ -18,6 +19,12 @@ def test_weights_that_an_image_may_need_are():
     layer = MSGCConv2d(3, 12, 3, heads=2)
     everything = sum(parameter.numel() for parameter in layer.parameters())
     assert count_parameters(nn.Sequential(layer)) == everything
+
+
+def test_of_gates_that_are_held_neither_nets_nor_closed_weights_are():
+    layer = MSGCConv2d(3, 12, 3, heads=2)
+    layer.maskgen.hold(torch.tensor([[1.0, 0, 0], [0, 1, 1]]))
+    assert count_parameters(nn.Sequential(layer)) == 6 * 1 * 9 + 6 * 2 * 9 + 12
 
 
 def test_the_hash_is_of_what_is_trained_not_of_where():
