@@ -1,11 +1,10 @@
 """A network as an ONNX file that was checked against it."""
 
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import NamedTuple
 
-import numpy as np
 import onnx
 import onnx_ir as ir
 import torch
@@ -14,21 +13,17 @@ from mmdet.models.detectors.base import BaseDetector
 from torch import Tensor, nn
 
 from ..checkpoints import whole_file
-from ..layers import evaluating
 from .detecting import Detecting
+from .exactness import check, check_runtime, compare
 from .parts import RawOutputs
 from .plan import choose_ways, race
 from .quantise import LIMIT, Quantised, quantise
 from .regroup import regroup
 from .relabel import relabel
-from .runtime import Runtime, by_definition, session
+from .runtime import Runtime
 from .shapes import name_sizes
 from .trace import Traced, trace
 
-TOLERANCE = 1e-3
-# Of int8 and bf16, the median: sums in another order are rounded to another number, and where that
-# lets other boxes through, these are far off. Or, if that is more, twice what int8 itself changes.
-_ROUNDED_TOLERANCE = 0.02
 PARTS = ('detector', 'head', 'neck', 'backbone')
 
 
@@ -72,9 +67,10 @@ def export_onnx(
     int8 may change predictions by; layers stay float until it is met. Infinite for weights that
     mean nothing.
 
-    In onnxruntime the file's outputs are those of the network, within `TOLERANCE`; an int8 file's
-    are those of the graph that was quantised, which in turn was compared with the network. In the
-    runtime they are what the file says.
+    In onnxruntime the file's outputs are those of the network, within the tolerance of
+    :mod:`~mmdet_groupconv.deploy.exactness`; an int8 file's are those of the graph that was
+    quantised, which in turn was compared with the network. In the runtime they are what the file
+    says.
 
     Raises ValueError where outputs are off by more than that, where the network's own overflow,
     for a detector that the part is not known of, and for int8 without images or with gates that
@@ -97,7 +93,7 @@ def export_onnx(
             f'{runtime.name} can not have: it needs --freeze'
         )
     if runtime.precision == 'int8':
-        _check(path, [compare(model, wrap, traced.graph, x, runtime.threads) for x in inputs])
+        check(path, [compare(model, wrap, traced.graph, x, runtime.threads) for x in inputs])
         if not images:
             raise ValueError('int8 without images, expected some to calibrate on')
         calibration = [wrap(model).image(pixels).numpy() for pixels in images]
@@ -109,56 +105,13 @@ def export_onnx(
         onnx.checker.check_model(temporary)
         found = [compare(model, wrap, temporary, x, runtime.threads) for x in inputs]
         if quantised is None:
-            _check(path, found)
+            check(path, found)
         if quantised is not None or runtime.name != 'onnxruntime':
-            part = wrap(model)
-            _check_runtime(
-                path, temporary, traced.graph, quantised, runtime, part, inputs[0], limit
+            check_runtime(
+                path, temporary, traced.graph, quantised, runtime, wrap(model), inputs[0], limit
             )
     worst = max(comparison.difference for comparison in found)
     return Report(worst, seconds, ungrouped, found[0].outputs, quantised)
-
-
-def _check(path: str | os.PathLike, found: 'list[Comparison]') -> None:
-    """Raise ValueError where one is off."""
-    worst = float(np.max([comparison.difference for comparison in found]))  # NaN if one is
-    if not worst <= TOLERANCE:
-        raise ValueError(f'{path} is off by {worst:.1e}, expected at most {TOLERANCE:.0e}')
-
-
-def _check_runtime(
-    path: str | os.PathLike,
-    file: str | os.PathLike,
-    graph: ir.Model,
-    quantised: Quantised | None,
-    runtime: Runtime,
-    part: nn.Module,
-    image: Tensor,
-    limit: float,
-) -> None:
-    """Raise ValueError where a runtime computes something else from a file than its graph says.
-
-    path: what the file will be called. graph: in floats, before it was grouped; quantised: of int8.
-    """
-    inputs, most = {'images': image.numpy()}, TOLERANCE
-    expected = by_definition(file if quantised is None else quantised.model, inputs)
-    found = part.differences(expected, runtime.open(file)[0](inputs))
-    if runtime.precision == 'fp32':
-        off = _largest(np.max, found)
-    else:
-        off, most = _largest(np.median, found), max(_ROUNDED_TOLERANCE, limit)
-    if quantised is not None:
-        rounding = part.differences(by_definition(graph, inputs), expected)
-        most = max(most, 2 * _largest(np.median, rounding))
-    if not off <= most:
-        raise ValueError(
-            f'{path} is off by {off:.1e} in {runtime.name} in {runtime.precision}, expected at '
-            f'most {most:.0e}'
-        )
-
-
-def _largest(statistic: Callable, differences: list[np.ndarray]) -> float:
-    return float(np.max([statistic(of_output) for of_output in differences]))  # NaN if one is
 
 
 def _part(model: nn.Module, part: str) -> type[Detecting] | partial[RawOutputs]:
@@ -198,36 +151,3 @@ def _faster(
 def half(shape: tuple[int, int]) -> tuple[int, int]:
     """About half of a shape, in steps of 32, which all strides divide."""
     return tuple(max(side // 64, 2) * 32 for side in shape)
-
-
-class Comparison(NamedTuple):
-    """See :class:`Report`."""
-
-    difference: float
-    outputs: dict[str, tuple[int, ...]]
-
-
-@torch.no_grad()
-def compare(
-    model: nn.Module,
-    part: type[Detecting] | partial[RawOutputs],
-    path: str | os.PathLike | ir.Model,
-    image: Tensor,
-    threads: int = 1,
-) -> Comparison:
-    """A file or graph in onnxruntime beside the network itself, on an image as the part takes it.
-
-    Raises ValueError where the network's outputs are not finite.
-    """
-    whole = part(model)
-    with evaluating(model):
-        device = next(model.parameters()).device
-        expected = [y.cpu() for y in whole(image.to(device))]
-    if not all(y.isfinite().all() for y in expected):
-        size = 'x'.join(map(str, image.shape[2:]))
-        raise ValueError(f'{type(model).__name__} overflows on this image of {size}, try another')
-    found = session(path, threads).run(None, {'images': image.numpy()})
-    differences = whole.differences([y.numpy() for y in expected], found)
-    difference = float(np.max([of_output.max() for of_output in differences]))
-    outputs = {name: y.shape for name, y in zip(whole.names, found, strict=True)}
-    return Comparison(difference, outputs)

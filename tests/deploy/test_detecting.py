@@ -14,6 +14,7 @@ pytest.importorskip('onnxruntime')
 
 from mmdet_groupconv.deploy import export, export_onnx
 from mmdet_groupconv.deploy.detecting import Detecting
+from mmdet_groupconv.deploy.runtime import session
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 GROUPED = {
@@ -98,7 +99,7 @@ def test_the_file_gives_them_for_images_of_any_size(detector, tmp_path, untimed)
     assert report.difference <= 1e-3
     assert list(report.outputs) == ['boxes', 'scores', 'labels']
     for size in ((64, 96), (101, 70)):
-        run = export.session(path, 1).run(None, {'images': pixels(*size).numpy()})
+        run = session(path, 1).run(None, {'images': pixels(*size).numpy()})
         expected = [y.numpy() for y in by_mmdetection(detector, pixels(*size))]
         assert max(map(np.max, Detecting(detector).differences(expected, run))) <= 1e-3
 
@@ -107,7 +108,7 @@ def test_an_image_without_objects_has_no_boxes(tmp_path, untimed):
     detector, path = small('retinanet', 'sgc').eval(), tmp_path / 'detector.onnx'
     torch.nn.init.constant_(detector.bbox_head.retina_cls.bias, -99.0)
     export_onnx(detector, path, (64, 64))
-    boxes, scores, labels = export.session(path, 1).run(None, {'images': pixels(64, 64).numpy()})
+    boxes, scores, labels = session(path, 1).run(None, {'images': pixels(64, 64).numpy()})
     assert boxes.shape == (0, 4)
     assert scores.shape == labels.shape == (0,)
 

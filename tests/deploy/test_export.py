@@ -15,7 +15,7 @@ pytest.importorskip('onnxruntime')
 import onnx_ir as ir
 
 from mmdet_groupconv.compiler.freezing import freeze_gates
-from mmdet_groupconv.deploy import Report, Runtime, export, export_onnx
+from mmdet_groupconv.deploy import Report, Runtime, exactness, export, export_onnx
 from mmdet_groupconv.deploy.graph import scale_of
 from mmdet_groupconv.deploy.parts import RawOutputs
 
@@ -62,7 +62,7 @@ def test_files_with_gates_by_image_take_any_size(tmp_path, run, assert_same, mix
     network = build('MSGC r18', mix_gates)
     path = tmp_path / 'network.onnx'
     report = export_onnx(network, path, SHAPE)
-    assert report.difference <= export.TOLERANCE
+    assert report.difference <= exactness.TOLERANCE
     assert report.ungrouped is None
     assert report.seconds > 0
     check(network, path, run, assert_same, [(1, 3, 75, 45), (1, 3, 64, 97)])
@@ -135,7 +135,7 @@ def test_the_network_is_left_as_it_was(grouped, tmp_path, grouped_wins):
 
 
 def test_a_file_that_is_off_is_not_left(grouped, tmp_path, monkeypatch, grouped_wins):
-    monkeypatch.setattr(export, 'TOLERANCE', -1)
+    monkeypatch.setattr(exactness, 'TOLERANCE', -1)
     with pytest.raises(ValueError, match=r'network.onnx is off by .*, expected at most -1e\+00'):
         export_onnx(grouped, tmp_path / 'network.onnx', SHAPE)
     assert list(tmp_path.iterdir()) == []
