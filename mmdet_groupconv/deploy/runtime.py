@@ -62,21 +62,22 @@ class Runtime(NamedTuple):
         return open_model(model, self)
 
 
-def session(model: Model, threads: int) -> onnxruntime.InferenceSession:
-    """To run a model or a file. threads: 0 for as many as there are cores."""
+def session(model: Model, threads: int = 0, optimised: bool = True) -> onnxruntime.InferenceSession:
+    """To run a model or a file. threads: 0 for as many as there are cores.
+
+    optimised: False for node by node as it is written, which is ready sooner.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
+    if not optimised:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     return onnxruntime.InferenceSession(_source(model), options, ['CPUExecutionProvider'])
 
 
 def by_definition(model: Model, inputs: Mapping[str, np.ndarray]) -> list[np.ndarray]:
     """What a model or a file computes node by node in floats: what runtimes are checked against."""
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    ready = onnxruntime.InferenceSession(_source(model), options, ['CPUExecutionProvider'])
-    return ready.run(None, dict(inputs))
+    return session(model, optimised=False).run(None, dict(inputs))
 
 
 class RunningFile:

@@ -23,7 +23,7 @@ def sizes_of(
     for number, value in enumerate(outputs):
         size = ir.val(f'size_of_{number}', ir.DataType.INT64)
         outputs[number] = tape.op('Shape', [value], output=size)
-    ready, (entry,) = session(asking, 0), model.graph.inputs
+    ready, (entry,) = session(asking, optimised=False), model.graph.inputs
     found = []
     for batch in images:
         sizes = ready.run(None, {entry.name: batch})
