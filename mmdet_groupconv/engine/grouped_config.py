@@ -34,6 +34,7 @@ _RATES = dict(
     msgc=dict(maskgen=5.0, attgen=5.0),
     dgc=dict(saliency=1.0),
 )
+_ADAM_RATE = 1e-3  # theirs, at least: a step moves a logit as far, and some hundred have to do
 
 
 def grouped_config(dense: Config, method: str, scope: str, hook: dict) -> Config:
@@ -142,8 +143,9 @@ def _is_adam(cfg: Config) -> bool:
 def _fine_tune(cfg: Config, method: str) -> None:
     scale_rate(cfg)
     wrapper = cfg.optim_wrapper
+    adam = max(1.0, _ADAM_RATE / wrapper.optimizer.lr)
     rates = {
-        name: dict(lr_mult=1.0 if _is_adam(cfg) else rate, decay_mult=0.0)
+        name: dict(lr_mult=adam if _is_adam(cfg) else rate, decay_mult=0.0)
         for name, rate in _RATES.get(method, {}).items()
     }
     if rates:

@@ -116,9 +116,12 @@ def test_the_rate_goes_by_what_filters_read_and_by_the_optimizer(dense, method, 
     assert made.optim_wrapper.optimizer.lr == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(('optimizer', 'factor'), [('SGD', 5.0), ('AdamW', 1.0)])
-def test_gates_learn_faster_where_the_optimizer_does_not_see_to_it(dense, optimizer, factor):
-    dense.optim_wrapper.optimizer.type = optimizer
+@pytest.mark.parametrize(
+    ('optimizer', 'rate', 'factor'),
+    [('SGD', 1e-3, 5.0), ('AdamW', 1e-3, 1.0), ('AdamW', 5e-5, 10.0)],
+)
+def test_gates_learn_fast_enough_to_close(dense, optimizer, rate, factor):
+    dense.optim_wrapper.optimizer.update(type=optimizer, lr=rate)
     made = grouped_config(dense, 'msgc', 'detector', COUNTING)
     keys = made.optim_wrapper.paramwise_cfg.custom_keys
     assert keys['maskgen'] == dict(lr_mult=factor, decay_mult=0.0)
