@@ -9,11 +9,12 @@ import onnx
 import onnx_ir as ir
 import onnxruntime
 from google.protobuf.message import DecodeError
+from onnx import ModelProto
 
 PRECISIONS = dict(onnxruntime=('fp32', 'int8'), openvino=('fp32', 'bf16', 'int8'))
 _HINTS = dict(fp32='f32', bf16='bf16', int8='f32')  # of what is not int8 in the file itself
 
-Model = ir.Model | str | os.PathLike
+Model = ir.Model | ModelProto | str | os.PathLike
 Run = Callable[[Mapping[str, np.ndarray]], list[np.ndarray]]
 
 
@@ -105,8 +106,8 @@ class RunningFile:
 
 def _source(model: Model) -> bytes | str:
     if isinstance(model, ir.Model):
-        return ir.to_proto(model).SerializeToString()
-    return os.fspath(model)
+        model = ir.to_proto(model)
+    return model.SerializeToString() if isinstance(model, ModelProto) else os.fspath(model)
 
 
 def _in_onnxruntime(model: Model, runtime: Runtime) -> tuple[Run, dict[str, str]]:

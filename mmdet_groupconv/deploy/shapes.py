@@ -4,6 +4,8 @@ from collections.abc import Iterable
 
 import numpy as np
 import onnx_ir as ir
+from onnx import ModelProto, TensorProto
+from onnx.helper import make_node, make_tensor_value_info
 
 from .runtime import session
 
@@ -18,11 +20,11 @@ def sizes_of(
     tensors = list(dict.fromkeys(tensors))
     if not tensors:
         return [{} for _ in images]
-    asking = up_to(model, tensors)
-    tape, outputs = ir.tape.Tape(asking.graph), asking.graph.outputs
-    for number, value in enumerate(outputs):
-        size = ir.val(f'size_of_{number}', ir.DataType.INT64)
-        outputs[number] = tape.op('Shape', [value], output=size)
+    names = [f'size_of_{number}' for number in range(len(tensors))]
+    asking = up_to(model, names, TensorProto.INT64)
+    asking.graph.node.extend(
+        make_node('Shape', [tensor], [name]) for tensor, name in zip(tensors, names, strict=True)
+    )
     ready, (entry,) = session(asking, optimised=False), model.graph.inputs
     found = []
     for batch in images:
@@ -31,11 +33,11 @@ def sizes_of(
     return found
 
 
-def up_to(model: ir.Model, tensors: Iterable[str]) -> ir.Model:
-    """The same graph with other tensors as outputs."""
-    asking = model.clone()
-    values = ir.convenience.create_value_mapping(asking.graph)
-    asking.graph.outputs[:] = [values[name] for name in tensors]
+def up_to(model: ir.Model, tensors: Iterable[str], kind: int = TensorProto.FLOAT) -> ModelProto:
+    """The same graph with other outputs, tensors of a kind."""
+    asking = ir.to_proto(model)
+    del asking.graph.output[:]
+    asking.graph.output.extend(make_tensor_value_info(name, kind, None) for name in tensors)
     return asking
 
 
