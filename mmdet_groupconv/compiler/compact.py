@@ -1,8 +1,10 @@
 """A network that does only the gated work, from one that was trained."""
 
 import copy
+import warnings
 from collections.abc import Iterable
 
+import torch
 from mmcv.cnn import ConvModule
 from mmcv.ops import RoIAlign
 from mmdet.models.backbones.resnet import BasicBlock, Bottleneck, ResNet
@@ -29,7 +31,7 @@ from .blocks import (
 from .chain import Chain
 from .folding import StaysEagerError, units_of
 from .freezing import freeze_gates, freeze_held_gates
-from .fused import NONE, activation_of
+from .fused import NONE, activation_of, computes_in
 from .group_norm import compact_norm
 from .memory import MapMemory
 from .precision import PRECISIONS, to_bf16
@@ -67,13 +69,17 @@ def compact(
     see :func:`~mmdet_groupconv.compiler.freezing.freeze_gates`, also for `keep` and errors.
 
     precision: 'fp32', or 'bf16' for maps and weights in bfloat16, which CPUs that compute in it do
-    about twice as fast; gates are decided in float32, and heads return that.
+    about twice as fast (on others a warning says that it isn't faster); gates are decided in
+    float32, and heads return that.
 
     Which exact form each layer takes is timed when a size of map is seen first. Raises ValueError
     for another precision.
     """
     if precision not in PRECISIONS:
         raise ValueError(f'precision={precision!r}, expected one of {", ".join(PRECISIONS)}')
+    on_cpu = next(model.parameters()).device.type == 'cpu'
+    if precision == 'bf16' and on_cpu and not computes_in(torch.bfloat16):
+        warnings.warn('this CPU has no bf16: the network runs, but not faster', stacklevel=2)
     model = copy.deepcopy(model).requires_grad_(False)
     model.eval()
     if freeze is not None:

@@ -61,7 +61,7 @@ def convolve(
 ) -> Tensor:
     """``activation(conv(x))``; ``[B, C, H, W]`` channels-last -> ``[B, K, H', W']``."""
     if not has_fused_calls(x):
-        return activation.plain(F.conv2d(x, weight, bias, *geometry))
+        return activation.plain(_plain(x, weight, bias, geometry))
     shape = output_shape(x, weight, geometry)
     # The fused calls write to memory of their own, unless they add.
     if memory.is_worth_filling(x, shape):
@@ -96,12 +96,20 @@ def convolve_onto(
     in_layout = all(y.is_contiguous(memory_format=layout) for y in (out, x))
     if not has_fused_calls(x) or not in_layout:
         weight = weight.to_dense() if weight.is_mkldnn else weight
-        activation.plain(out.add_(F.conv2d(x, weight, bias, *geometry)))
+        activation.plain(out.add_(_plain(x, weight, bias, geometry)))
         return
     fused = 'relu' if activation == RELU else None
     _CONV_ADD_(out, x, weight, bias, *_in_onednn_order(geometry), 'add', 1.0, fused, [], '')
     if fused is None:
         activation.plain(out)
+
+
+def _plain(x: Tensor, weight: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+    if computes_in(x.dtype) or x.device.type != 'cpu':
+        return F.conv2d(x, weight, bias, *geometry)
+    # PyTorch's own takes ten times as long.
+    bias = None if bias is None else bias.float()
+    return F.conv2d(x.float(), weight.float(), bias, *geometry).to(x.dtype)
 
 
 def output_shape(x: Tensor, weight: Tensor, geometry: Geometry) -> tuple[int, int, int, int]:
@@ -125,6 +133,12 @@ def _find(name: str, overload: str) -> Callable | None:
 _CONV = _find('_convolution_pointwise', 'default')
 _CONV_ADD_ = _find('_convolution_pointwise_', 'binary')
 _PACK = _find('_reorder_convolution_weight', 'default')
+_HAS_BF16 = _find('_is_mkldnn_bf16_supported', 'default')
+
+
+def computes_in(dtype: torch.dtype) -> bool:
+    """Whether this CPU convolves maps of that type, not only stores them."""
+    return dtype is not torch.bfloat16 or (_HAS_BF16 is not None and _HAS_BF16())
 
 
 def has_fused_calls(x: Tensor) -> bool:
@@ -132,6 +146,7 @@ def has_fused_calls(x: Tensor) -> bool:
     return (
         x.device.type == 'cpu'
         and x.dtype in (torch.float32, torch.bfloat16)
+        and computes_in(x.dtype)
         and None not in (_CONV, _CONV_ADD_)
         and torch.backends.mkldnn.is_available()
         and torch.backends.mkldnn.enabled

@@ -120,7 +120,7 @@ def test_this_pytorch_has_the_fused_calls():
     if not torch.backends.mkldnn.is_available():
         pytest.skip('PyTorch without oneDNN')
     assert has_fused_calls(torch.zeros(1))
-    assert has_fused_calls(torch.zeros(1).bfloat16())
+    assert has_fused_calls(torch.zeros(1).bfloat16()) == fused.computes_in(torch.bfloat16)
 
 
 @pytest.mark.parametrize(

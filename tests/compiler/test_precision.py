@@ -75,6 +75,26 @@ def test_every_form_computes_about_the_same(backbone, monkeypatch):
 
 
 @torch.no_grad()
+def test_a_cpu_without_bf16_computes_in_float32_and_says_so(mix_gates, monkeypatch):
+    model = mix_gates(MODELS.build(BACKBONES['DGC']), torch.randn(4, 3, 64, 64))
+    x = torch.randn(1, 3, 64, 64)
+    expected = model(x)
+    monkeypatch.setattr(fused, '_HAS_BF16', lambda: False)
+    seen = set()
+    conv2d = torch.nn.functional.conv2d
+    monkeypatch.setattr(
+        torch.nn.functional, 'conv2d', lambda x, *args: (seen.add(x.dtype), conv2d(x, *args))[1]
+    )
+    with pytest.warns(UserWarning, match='this CPU has no bf16'):
+        fast = compact(model, precision='bf16')
+    for one, other in zip(fast(x), expected, strict=True):
+        assert one.dtype is torch.float32
+        assert (one - other).square().mean() < 0.01 * other.var()  # gates may differ
+    assert seen == {torch.float32}
+
+
+@torch.no_grad()
+@pytest.mark.skipif(not fused.computes_in(torch.bfloat16), reason='this CPU has no bf16')
 def test_convolutions_compute_in_bfloat16_and_gates_in_float32(mix_gates, monkeypatch):
     seen, decided = [], []
     for name in ('_CONV', '_CONV_ADD_'):

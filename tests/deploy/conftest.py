@@ -110,11 +110,13 @@ def run():
     return _run
 
 
-def _run(model, images):
-    """A model's (or a file's) outputs by name."""
+def _run(model, images, in_floats=False):
+    """A model's (or a file's) outputs by name; `in_floats`: integers, too, which may saturate."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
+    if in_floats:
+        options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     if isinstance(model, ir.Model):
         model = ir.to_proto(model)
         onnx.checker.check_model(model)
