@@ -77,7 +77,7 @@ def compact(
     """
     if precision not in PRECISIONS:
         raise ValueError(f'precision={precision!r}, expected one of {", ".join(PRECISIONS)}')
-    on_cpu = next(model.parameters()).device.type == 'cpu'
+    on_cpu = all(parameter.device.type == 'cpu' for parameter in model.parameters())
     if precision == 'bf16' and on_cpu and not computes_in(torch.bfloat16):
         warnings.warn('this CPU has no bf16: the network runs, but not faster', stacklevel=2)
     model = copy.deepcopy(model).requires_grad_(False)

@@ -1,4 +1,5 @@
-# To learn from a teacher on some thousand images.
+# To learn from a teacher on some thousand images. Adam's steps are as long where student and teacher
+# agree: at 2e-3, as from nothing, they part before a gate has closed.
 max_epochs = 20
 train_cfg = dict(type='EpochBasedTrainLoop', max_epochs=max_epochs, val_interval=5)
 param_scheduler = [
@@ -7,6 +8,6 @@ param_scheduler = [
 ]
 optim_wrapper = dict(
     type='OptimWrapper',
-    optimizer=dict(type='AdamW', lr=2e-3, weight_decay=0.01),
+    optimizer=dict(type='AdamW', lr=3e-5, weight_decay=0.01),
     paramwise_cfg=dict(norm_decay_mult=0.0),
 )
