@@ -5,9 +5,9 @@ from typing import NamedTuple
 import numpy as np
 import onnx_ir as ir
 
+from ..compiler.parting import round_up
 from .graph import POOLS, is_depthwise, passes_channels, weight_of
 from .group_norm import GroupNorm
-from .ways import round_up
 
 
 def needed_filters(graph: ir.Graph) -> dict[ir.Value, np.ndarray]:

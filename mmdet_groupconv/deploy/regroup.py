@@ -7,6 +7,7 @@ import numpy as np
 import onnx_ir as ir
 from onnx_ir.passes import Sequential, common
 
+from ..compiler.parting import round_up
 from .graph import (
     bias_of,
     constant,
@@ -18,7 +19,7 @@ from .graph import (
     weight_of,
 )
 from .group_norm import GroupNorm
-from .ways import BLOCK, Bundle, Way, round_up
+from .ways import Bundle, Way
 
 _RUN, _MOST_RUNS = 4, 64  # channels, the mean, from which runs are copied
 _ALIGNED = 4  # what onnxruntime asks of the number of channels that its fast convolutions read
@@ -88,7 +89,7 @@ class _Regrouping:
         """Channels of a depthwise convolution that nobody reads, before it."""
         x, y = node.inputs[0], node.outputs[0]
         self.total[y] = len(constant(node.inputs[1]))
-        part = self._take(x, way.bundles[0].reads, self.total[y], BLOCK)
+        part = self._take(x, way.bundles[0].reads, self.total[y], step=None)
         self.maps[y] = [self._passed_on(node, part)]
 
     def _convolve(self, node: ir.Node, way: Way) -> None:
@@ -167,10 +168,12 @@ class _Regrouping:
         inputs = [self._constant(whole), self._constant(scale.reshape(-1))]
         return self.tape.op('DequantizeLinear', inputs, dict(axis=0))
 
-    def _take(self, value: ir.Value, wanted: np.ndarray, total: int, step: int = _ALIGNED) -> Part:
+    def _take(
+        self, value: ir.Value, wanted: np.ndarray, total: int, step: int | None = _ALIGNED
+    ) -> Part:
         """A tensor with the `wanted` channels of a map, perhaps with others that cost nothing.
 
-        step: what their number is a multiple of.
+        step: what their number is a multiple of; None for whole blocks.
         """
         parts = self._parts(value, total)
         there = np.isin(wanted, np.concatenate([part.ids for part in parts]))

@@ -4,9 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from ..compiler.parting import bundlings, by_first_filter
+from ..compiler.parting import bundlings, by_first_filter, round_up
 
-BLOCK = 16  # channels that onnxruntime's convolutions handle at once
 _MANY_PATTERNS = 32
 _DENSE = 0.95  # of the connections
 _NATIVE_PADS_TO = 1.3
@@ -60,11 +59,6 @@ def ways_of(weight: np.ndarray, needed: np.ndarray) -> list[Way]:
         if equal <= _NATIVE_PADS_TO * sum(bundle.work for bundle in way.bundles):
             ways.append(Way(way.bundles, native=True))
     return ways
-
-
-def round_up(number: int, step: int = BLOCK) -> int:
-    """To the next multiple of `step`."""
-    return -(-number // step) * step
 
 
 def _way(labels: np.ndarray, filters: np.ndarray, connected: np.ndarray) -> Way:

@@ -23,7 +23,7 @@ def many_bundles(monkeypatch):
     """Narrow layers are parted into bundles as wide ones are."""
     from mmdet_groupconv.compiler import parting
 
-    monkeypatch.setattr(parting, '_TILE', 1)
+    monkeypatch.setattr(parting, 'BLOCK', 1)
     monkeypatch.setattr(parting, '_GATHERS', (0, 2, 8))
 
 

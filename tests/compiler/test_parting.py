@@ -27,7 +27,7 @@ def cost(connected, labels, area, gather):
     total = 0
     for label in np.unique(labels):
         own = connected[labels == label]
-        tiled = -(-len(own) // parting._TILE) * parting._TILE
+        tiled = -(-len(own) // parting.BLOCK) * parting.BLOCK
         total += own.any(axis=0).sum() * (tiled * area + gather) + 1
     return total
 
@@ -73,7 +73,7 @@ def test_a_row_is_cut_where_that_costs_least(data):
     area, gather = data.draw(st.sampled_from([1, 9])), data.draw(st.sampled_from([0, 20, 200]))
     cuts = np.arange(len(connected) + 1)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(parting, '_TILE', data.draw(st.sampled_from([1, 2])))
+        patch.setattr(parting, 'BLOCK', data.draw(st.sampled_from([1, 2])))
         found = parting._cut(cuts, parting._unions(connected, cuts), area, gather)
         every_way = [
             np.cumsum([0, *steps]) for steps in itertools.product([0, 1], repeat=len(connected) - 1)

@@ -99,6 +99,16 @@ class Net:
         return read(model)
 
 
+@pytest.fixture(scope='module', autouse=True)
+def blocks_of_16():
+    """As CPUs with AVX-512 have them, whatever this one has."""
+    from mmdet_groupconv.compiler import parting
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parting, 'BLOCK', 16)
+        yield
+
+
 @pytest.fixture(scope='session')
 def net():
     """The class of small graphs."""

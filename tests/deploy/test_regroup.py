@@ -10,6 +10,7 @@ pytest.importorskip('onnxruntime')
 
 import onnx_ir as ir
 
+from mmdet_groupconv.compiler import parting
 from mmdet_groupconv.deploy.graph import weight_of
 from mmdet_groupconv.deploy.needed import needed_filters
 from mmdet_groupconv.deploy.regroup import regroup
@@ -171,15 +172,17 @@ def test_filters_that_nobody_reads_are_gone(net, run, assert_same, connections):
     assert_same(run(new, images), run(model, images))
 
 
-def test_filters_fill_whole_blocks(net, run, assert_same, connections):
+@pytest.mark.parametrize(('block', 'filters'), [(16, 32), (8, 24)])
+def test_filters_fill_whole_blocks(block, filters, net, run, assert_same, connections, monkeypatch):
     """onnxruntime has no fast depthwise convolution of other numbers of channels."""
+    monkeypatch.setattr(parting, 'BLOCK', block)
     made = net(channels=16)
     first = made.conv('images', made.dense(64, 16))
     x = made.conv(first, made.dense(64, 1, 3), group=64)
     second = made.conv(x, made.weight(np.tile(np.arange(64) < 21, (16, 1))))
     model = made.model(second)
     new = regroup(model, {name: tried[0] for name, tried in ways_by_name(model).items()})
-    assert connections(new) == [32 * 16, 32 * 9, 16 * 32]
+    assert connections(new) == [filters * 16, filters * 9, 16 * filters]
     images = np.random.default_rng(0).standard_normal((1, 16, 5, 5), np.float32)
     assert_same(run(new, images), run(model, images))
 
