@@ -67,7 +67,7 @@ def _metafiles_read_once():
 
 @pytest.fixture(scope='session', autouse=True)
 def _configs_read_once():
-    """MMEngine copies each file of a config into a folder of its own: a fifth of a second in all."""
+    """MMEngine copies each file of a config into its own folder: a fifth of a second in all."""
     read, found = Config._file2dict, {}
 
     def read_once(filename, *args, **kwargs):

@@ -65,21 +65,19 @@ class DenseBoxes(nn.Module):
         return suppressed(kept, apart[keep], self.cfg.nms, self.cfg.max_per_img)
 
     def _level(self, level: int, scores: Tensor, deltas: Tensor, size: Tensor) -> tuple:
-        rows = scores.permute(0, 2, 3, 1).reshape(-1, self.classes).sigmoid()
-        best, order = highest(rows.flatten(), self.cfg.nms_pre)
+        logits = scores.permute(0, 2, 3, 1).reshape(-1)
+        best, order = highest(logits, self.cfg.nms_pre)  # the order of their sigmoids
         places, labels = order // self.classes, order % self.classes
-        priors = self._priors(level, scores)[places]
+        priors = self._priors(level, places, scores.shape[3])
         deltas = deltas.permute(0, 2, 3, 1).reshape(-1, 4)[places]
-        return clipped(self.coder, priors, deltas, size), best, labels
+        return clipped(self.coder, priors, deltas, size), best.sigmoid(), labels
 
-    def _priors(self, level: int, x: Tensor) -> Tensor:
-        """``[H * W * A, 4]``, as the prior generator lays them out."""
-        stride = self.strides[level]
-        down = torch.arange(x.shape[2], device=x.device) * stride
-        across = torch.arange(x.shape[3], device=x.device) * stride
-        down, across = torch.meshgrid(down, across, indexing='ij')
-        shifts = torch.stack([across, down, across, down], dim=-1).reshape(-1, 1, 4)
-        return (shifts + getattr(self, f'anchors{level}')[None]).reshape(-1, 4)
+    def _priors(self, level: int, places: Tensor, width: int) -> Tensor:
+        """``[N, 4]``, those at places of the prior generator's: anchor by anchor, row by row."""
+        anchors, stride = getattr(self, f'anchors{level}'), self.strides[level]
+        pixels = places // len(anchors)
+        across, down = pixels % width * stride, pixels // width * stride
+        return torch.stack([across, down, across, down], dim=-1) + anchors[places % len(anchors)]
 
 
 class RoIBoxes(nn.Module):

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ..checkpoints import whole_file
 from .detecting import Detecting
 from .exactness import check, check_runtime, compare
+from .padding import pad_whole_numbers
 from .parts import RawOutputs
 from .plan import choose_ways, race
 from .quantise import LIMIT, Quantised, quantise
@@ -140,6 +141,7 @@ def _faster(
     ways = choose_ways(traced.graph, image.numpy(), runtime, in_integers)
     models = [regroup(source, these) for these in ([ways, {}] if ways else [{}])]
     for model in models:
+        pad_whole_numbers(model)
         name_sizes(model)
     seconds = race(models, {'images': image.numpy()}, runtime)
     if traced.by_image:
