@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from ..checkpoints import whole_file
 from .detecting import Detecting
 from .exactness import check, check_runtime, compare
-from .padding import pad_whole_numbers
 from .parts import RawOutputs
 from .plan import choose_ways, race
 from .quantise import LIMIT, Quantised, quantise
@@ -24,6 +23,7 @@ from .relabel import relabel
 from .runtime import Runtime
 from .shapes import name_sizes
 from .trace import Traced, trace
+from .whole_numbers import give_whole_numbers, pad_whole_numbers
 
 PARTS = ('detector', 'head', 'neck', 'backbone')
 
@@ -139,9 +139,11 @@ def _faster(
     in_integers = None if quantised is None else quantised.model
     source = in_integers or traced.graph
     ways = choose_ways(traced.graph, image.numpy(), runtime, in_integers)
+    if in_integers is not None:
+        pad_whole_numbers(in_integers)
+        give_whole_numbers(in_integers)
     models = [regroup(source, these) for these in ([ways, {}] if ways else [{}])]
     for model in models:
-        pad_whole_numbers(model)
         name_sizes(model)
     seconds = race(models, {'images': image.numpy()}, runtime)
     if traced.by_image:

@@ -1,11 +1,11 @@
-"""Images that are padded as whole numbers."""
+"""What surrounds the layers of an int8 file, in whole numbers as well."""
 
 import numpy as np
 import pytest
 
 pytest.importorskip('onnx_ir')
 
-from mmdet_groupconv.deploy.padding import pad_whole_numbers
+from mmdet_groupconv.deploy.whole_numbers import give_whole_numbers, pad_whole_numbers
 
 
 def padded(net, value=0.0, zero=0, mode='constant', read_twice=False, scale=0.03):
@@ -53,3 +53,34 @@ def test_where_that_would_change_something_it_stays(net, other):
     before = kinds(model)
     pad_whole_numbers(model)
     assert kinds(model) == before
+
+
+def two_outputs(net):
+    """A map that a convolution goes on from in integers, and what that gives."""
+    made = net()
+    first = made.node('Relu', made.conv('images', made.dense(4, 3)))
+    return made.model(first, made.conv(made.quantised(first), made.dense(5, 4)))
+
+
+def test_an_output_that_is_quantised_for_a_layer_is_what_that_reads(net, run):
+    images = np.random.default_rng(0).standard_normal((1, 3, 7, 9)).astype(np.float32)
+    model = two_outputs(net)
+    before = run(model, images)
+    give_whole_numbers(model)
+    after = run(model, images)
+    assert list(after) == list(before)
+    first, second = after.values()
+    exact, expected = before.values()
+    np.testing.assert_array_equal(second, expected)
+    np.testing.assert_allclose(first / 0.05, np.rint(first / 0.05), atol=1e-4)
+    inside = exact < 127 * 0.05
+    np.testing.assert_allclose(first[inside], exact[inside], atol=0.026)
+
+
+def test_outputs_of_convolutions_and_those_nobody_reads_stay(net):
+    made = net()
+    first = made.conv('images', made.dense(4, 3))
+    last = made.node('Relu', made.conv(made.quantised(first), made.dense(5, 4)))
+    model = made.model(first, last)
+    give_whole_numbers(model)
+    assert [value.producer().op_type for value in model.graph.outputs] == ['Conv', 'Relu']
