@@ -20,8 +20,9 @@ def relabel(model: ir.Model) -> ir.Model:
     """The same network, its channels numbered so that equal groups are contiguous.
 
     Whatever adds to a residual stream, or reads it, has its weights reordered with it, so that
-    nothing is gathered where groups are the same, and runs are where they are not. Channels of the
-    network's own outputs stay where they are, and those of maps that other nodes look into. What
+    nothing is gathered where groups are the same, and runs are where they are not. Channels of maps
+    that other nodes look into stay where they are. Those of the network's own outputs are put back
+    in order for the output alone, and stay where no order suits all layers around them. What
     RoIAlign takes from maps is followed into the layer that reads it flattened.
 
     model: in floats.
@@ -39,8 +40,7 @@ class _Relabelling:
         self._flat: dict[ir.Value, ir.Value] = {}
         for node in self.graph:
             self._join(node)
-        ends = [*self.graph.inputs, *self.graph.outputs]
-        self._fixed = {self._space(value) for value in (*self._fixed, *ends)}
+        self._fixed = {self._space(value) for value in (*self._fixed, *self.graph.inputs)}
         for flat, features in self._flat.items():
             if self._space(flat) in self._fixed:
                 self._fixed.add(self._space(features))
@@ -50,6 +50,19 @@ class _Relabelling:
             new.update(self._reordered(node, orders))
         for value, array in new.items():
             value.const_value = ir.Tensor(array)
+        for position, value in enumerate(self.graph.outputs):
+            order = orders.get(self._space(value))
+            if order is not None:
+                self.graph.outputs[position] = self._in_order(value, order)
+
+    def _in_order(self, value: ir.Value, order: np.ndarray) -> ir.Value:
+        """An output, of channels in a new order, with them as they were."""
+        tape = ir.tape.Tape(self.graph)
+        places = tape.initializer(ir.Tensor(order.argsort()), f'{value.name}_places')
+        y = tape.op('Gather', [value, places], dict(axis=1))
+        y.name, y.type, y.shape = value.name, value.type, value.shape
+        value.name = f'{value.name}_reordered'
+        return y
 
     def _space(self, of: Hashable) -> Hashable:
         """The one that stands for all tensors whose channels are numbered alike."""
@@ -111,12 +124,14 @@ class _Relabelling:
                 for number, bundle in enumerate(way.bundles):
                     group[getattr(bundle, side)] = number
                 groups[self._space(value)].append(group)
-        # Coarse groups first: of nested ones all are contiguous then.
-        orders = {
-            space: np.lexsort(sorted(found, key=lambda group: -group.max()))
-            for space, found in groups.items()
-            if space not in self._fixed and not self._is_flat(space)
-        }
+        given = {self._space(value) for value in self.graph.outputs}
+        orders = {}
+        for space, found in groups.items():
+            if space not in self._fixed and not self._is_flat(space):
+                # Coarse groups first: of nested ones all are contiguous then.
+                order = np.lexsort(sorted(found, key=lambda group: -group.max()))
+                if space not in given or all(_is_contiguous(group[order]) for group in found):
+                    orders[space] = order
         return orders | self._flat_orders(orders)
 
     def _flat_orders(self, orders: _Orders) -> _Orders:
@@ -160,6 +175,10 @@ def _axis(node: ir.Node) -> int:
 def _reading_axis(node: ir.Node) -> int:
     """Of a weight, the axis of what it reads."""
     return 1 if node.op_type == 'Conv' or node.attributes.get_int('transB') else 0
+
+
+def _is_contiguous(group: np.ndarray) -> bool:
+    return np.count_nonzero(np.diff(group)) + 1 == len(np.unique(group))
 
 
 def _native(weight: np.ndarray, needed: np.ndarray) -> Way | None:

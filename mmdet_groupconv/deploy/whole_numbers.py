@@ -12,26 +12,42 @@ def pad_whole_numbers(model: ir.Model) -> None:
     comes between; and padding moves a quarter of the bytes. Nothing changes where zero is 0.
     """
     for node in list(model.graph):
-        if node.op_type == 'QuantizeLinear' and _is_zero(node.inputs[2:]):
+        if _is_quantiser(node) and _is_zero(node.inputs[2:]):
             pad = node.inputs[0].producer()
-            if pad is not None and _adds_zeros(pad) and looks_at_values(node):
+            if pad is not None and _adds_zeros(pad):
                 _swap(model.graph, pad, node)
 
 
 def give_whole_numbers(model: ir.Model) -> None:
     """Have outputs that are quantised for layers be what these read, in place.
 
-    Else what makes them has to give them in floats, too, which takes longer than it does itself.
+    Else what makes them has to give them in floats, too, which takes longer than it does itself;
+    and where they are put in order first, whole numbers are.
     """
     for position, value in enumerate(model.graph.outputs):
-        quantisers = [node for node in value.consumers() if node.op_type == 'QuantizeLinear']
+        node = value.producer()
+        gathers = node.op_type == 'Gather'
+        source = node.inputs[0] if gathers else value
+        quantisers = [reader for reader in source.consumers() if _is_quantiser(reader)]
         # Convolutions are known by the names of their outputs.
-        if quantisers and value.producer().op_type != 'Conv':
-            (floats,) = quantisers[0].outputs[0].consumers()
-            whole, name = floats.outputs[0], value.name
-            value.name, whole.name = f'{name}_before', name
-            whole.type, whole.shape = value.type, value.shape
-            model.graph.outputs[position] = whole
+        if not quantisers or node.op_type == 'Conv':
+            continue
+        whole = quantisers[0].outputs[0]
+        (reader,) = whole.consumers()
+        floats = reader.outputs[0]
+        if gathers:
+            settings = quantisers[0].inputs[1:]
+            floats = ir.tape.Tape(model.graph).op('DequantizeLinear', [value, *settings])
+            node.replace_input_with(0, whole)
+        value.name, floats.name = f'{value.name}_before', value.name
+        floats.type, floats.shape = value.type, value.shape
+        value.type = value.shape = None  # which runtimes infer
+        model.graph.outputs[position] = floats
+    model.graph.sort()
+
+
+def _is_quantiser(node: ir.Node) -> bool:
+    return node.op_type == 'QuantizeLinear' and looks_at_values(node)
 
 
 def _adds_zeros(node: ir.Node) -> bool:

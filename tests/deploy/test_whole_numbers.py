@@ -55,16 +55,22 @@ def test_where_that_would_change_something_it_stays(net, other):
     assert kinds(model) == before
 
 
-def two_outputs(net):
-    """A map that a convolution goes on from in integers, and what that gives."""
+def two_outputs(net, in_order):
+    """A map that a convolution goes on from in integers, and what that gives.
+
+    in_order: the first as it is, or else with its channels in another order.
+    """
     made = net()
-    first = made.node('Relu', made.conv('images', made.dense(4, 3)))
-    return made.model(first, made.conv(made.quantised(first), made.dense(5, 4)))
+    x = made.node('Relu', made.conv('images', made.dense(4, 3)))
+    order = made.constant(np.array([2, 0, 3, 1]))
+    first = x if in_order else made.node('Gather', x, order, axis=1)
+    return made.model(first, made.conv(made.quantised(x), made.dense(5, 4)))
 
 
-def test_an_output_that_is_quantised_for_a_layer_is_what_that_reads(net, run):
+@pytest.mark.parametrize('in_order', [True, False])
+def test_an_output_that_is_quantised_for_a_layer_is_what_that_reads(net, run, in_order):
     images = np.random.default_rng(0).standard_normal((1, 3, 7, 9)).astype(np.float32)
-    model = two_outputs(net)
+    model = two_outputs(net, in_order)
     before = run(model, images)
     give_whole_numbers(model)
     after = run(model, images)
