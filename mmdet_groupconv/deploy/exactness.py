@@ -18,7 +18,8 @@ from .runtime import Runtime, by_definition, session
 
 TOLERANCE = 1e-3
 # Of int8 and bf16, the median: sums in another order are rounded to another number, and where that
-# lets other boxes through, these are far off. Or, if that is more, twice what int8 itself changes.
+# lets other boxes through, these are far off. Or, if that is more, twice what the precision itself
+# changes, before anything is grouped.
 _ROUNDED_TOLERANCE = 0.02
 
 
@@ -82,10 +83,10 @@ def check_runtime(
     if runtime.precision == 'fp32':
         off = _largest(np.max, found)
     else:
-        off, most = _largest(np.median, found), max(_ROUNDED_TOLERANCE, limit)
-    if quantised is not None:
-        rounding = part.differences(by_definition(graph, inputs), expected)
-        most = max(most, 2 * _largest(np.median, rounding))
+        rounded = expected if quantised is not None else runtime.open(graph)[0](inputs)
+        rounding = part.differences(by_definition(graph, inputs), rounded)
+        off = _largest(np.median, found)
+        most = max(_ROUNDED_TOLERANCE, limit, 2 * _largest(np.median, rounding))
     if not off <= most:
         raise ValueError(
             f'{path} is off by {off:.1e} in {runtime.name} in {runtime.precision}, expected at '
