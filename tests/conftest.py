@@ -73,7 +73,8 @@ def _configs_read_once():
     def read_once(filename, *args, **kwargs):
         if not str(filename).startswith(OURS_OR_THEIRS):  # a test may write its own anew
             return read(filename, *args, **kwargs)
-        key = filename, args, tuple(kwargs.items()), frozenset(os.environ.items())
+        data = os.environ.get('MMDET_GROUPCONV_DATA')  # the one variable that configs look at
+        key = filename, args, tuple(kwargs.items()), data
         if key not in found:
             found[key] = read(filename, *args, **kwargs)
         return copy.deepcopy(found[key])

@@ -34,8 +34,8 @@ class Report(NamedTuple):
     difference: from the network, the largest: of maps, relative to the largest value of an output;
     of boxes, in scores, or what their IoU lacks of 1. seconds: that an image takes in the runtime.
     ungrouped: the same for the graph with its grouped convolutions as dense ones with zeros, which
-    is how long the dense network takes; None where gates come with the image. outputs: shape by
-    name. quantised: of int8.
+    is how long the dense network takes, but for outputs that are put in order; None where gates
+    come with the image. outputs: shape by name. quantised: of int8.
     """
 
     difference: float

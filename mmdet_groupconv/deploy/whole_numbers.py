@@ -33,8 +33,7 @@ def give_whole_numbers(model: ir.Model) -> None:
         if not quantisers or node.op_type == 'Conv':
             continue
         whole = quantisers[0].outputs[0]
-        (reader,) = whole.consumers()
-        floats = reader.outputs[0]
+        floats = whole.consumers()[0].outputs[0]
         if gathers:
             settings = quantisers[0].inputs[1:]
             floats = ir.tape.Tape(model.graph).op('DequantizeLinear', [value, *settings])
