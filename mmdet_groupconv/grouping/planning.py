@@ -5,8 +5,8 @@ from collections.abc import Callable, Collection
 import numpy as np
 from rich.progress import track
 
-from .allocation import Choice, allocate
 from .assignment import Orders
+from .choosing import MeasuredChoice
 from .clusters import Clusters, cluster_options
 from .regular import Groups, group_counts, groups_of, most_groups, shuffled_spaces, why_dense
 from .spaces import Spaces
@@ -38,8 +38,7 @@ class GroupPlanner:
         seed: int = 0,
     ) -> None:
         self._names = list(importance)
-        self._macs = macs
-        self._loss = loss
+        self._choose = MeasuredChoice(macs, loss)
         self._clusters = {
             name: cluster_options(importance[name], align, seed=seed)
             for name in track(importance, 'forming clusters')
@@ -55,38 +54,20 @@ class GroupPlanner:
         orders, numbers = self._orders, {}
         for _ in range(_ROUNDS):
             tried = {name: self._options(name) for name in self._names}
-            chosen, before = allocate(_choices(tried, self._macs, self._loss), budget), numbers
-            numbers = {name: 2 ** chosen[name] for name in orders.importance}
+            plan, before = self._choose(tried, budget), numbers
+            numbers = {name: plan[name].number if plan[name] else 1 for name in orders.importance}
             orders.improve(numbers)
             if numbers == before:
                 break
-        plan = {name: tried[name][option] for name, option in chosen.items()}
         better = {name: groups_of(orders, name, n) for name, n in numbers.items() if n > 1}
         return plan | better
 
-    def _options(self, name: str) -> list[Groups | Clusters | None]:
+    def _options(self, name: str) -> list[Groups] | list[Clusters]:
         if name in self._clusters:
-            return [None, *self._clusters[name]]
+            return self._clusters[name]
         if name not in self._orders.importance:
-            return [None]
-        counts = group_counts(self._orders, name)[1:]
-        return [None, *(groups_of(self._orders, name, number) for number in counts)]
-
-
-def _choices(
-    tried: dict[str, list[Groups | Clusters | None]],
-    macs: dict[str, float],
-    loss: Callable[[str, Groups | Clusters], float],
-) -> dict[str, list[Choice]]:
-    found = {}
-    for name, options in track(tried.items(), 'measuring layers'):
-        found[name] = [
-            Choice(macs[name], 0.0)
-            if groups is None
-            else Choice(groups.share * macs[name], loss(name, groups))
-            for groups in options
-        ]
-    return found
+            return []
+        return [groups_of(self._orders, name, n) for n in group_counts(self._orders, name)[1:]]
 
 
 def _orders(

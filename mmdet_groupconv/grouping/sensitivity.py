@@ -15,8 +15,7 @@ class MeasuredLoss:
     """The rise of a network's loss where one layer alone is grouped, by layer and kind of groups.
 
     A backbone bears groups that a detector's head doesn't: sums of what each layer cuts of its own
-    importance would not tell. Measured once for each layer and number of groups, whichever the
-    order of its channels.
+    importance would not tell.
 
     network: grouped layers in the place of the dense ones, which it is left as. weights: of a layer
     in groups, as :func:`start_groups` takes them. evaluate: the loss on some images, always the
@@ -37,17 +36,14 @@ class MeasuredLoss:
         start_groups(network, dict.fromkeys(layers), weights)
         with self._reused.one_pass(None):
             self.dense = evaluate()
-        self._known: dict[tuple[str, float], float] = {}
 
     def __call__(self, name: str, groups: Groups | Clusters) -> float:
         """The rise, 0 or more."""
-        key = name, groups.share
-        if key not in self._known:
-            start_groups(self.network, {name: groups}, self.weights)
-            with self._reused.one_pass(self.network.get_submodule(name)):
-                self._known[key] = max(self.evaluate() - self.dense, 0.0)
-            start_groups(self.network, {name: None}, self.weights)
-        return self._known[key]
+        start_groups(self.network, {name: groups}, self.weights)
+        with self._reused.one_pass(self.network.get_submodule(name)):
+            rise = self.evaluate() - self.dense
+        start_groups(self.network, {name: None}, self.weights)
+        return max(rise, 0.0)
 
 
 def mean_loss(losses: Callable[[], Iterator[Tensor]]) -> Callable[[], float]:

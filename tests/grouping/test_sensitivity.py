@@ -64,17 +64,6 @@ def test_leaves_the_network_dense(network):
     assert [layer.equal_groups for layer in network] == [1, 1]
 
 
-def test_measures_each_layer_and_number_of_groups_once(network):
-    calls = []
-    loss = MeasuredLoss(
-        network, ['0', '1'], own(network), lambda: float(len(calls.append(None) or calls))
-    )
-    first = loss('0', HALVES)
-    other_order = HALVES._replace(channels=HALVES.channels[::-1])
-    assert loss('0', other_order) == first
-    assert len(calls) == 2  # the dense network's and this one
-
-
 def test_a_fall_of_the_loss_counts_as_none(network):
     values = iter([1.0, 0.5])
     assert MeasuredLoss(network, ['0'], own(network), lambda: next(values))('0', HALVES) == 0
