@@ -183,6 +183,8 @@ def _start_groups(
     for _ in range(_ROUNDS):
         chosen = planner.plan(budget)
         start_groups(model, chosen, refit)
+        if settings.method in BY_IMAGE:  # other layers' gates are open yet, and no measure
+            return chosen
         short = -share.excess(share.count(model))
         tried[abs(short)] = chosen
         if abs(short) <= _TOLERANCE * share.whole:

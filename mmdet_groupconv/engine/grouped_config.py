@@ -60,7 +60,10 @@ def grouped_config(dense: Config, method: str, scope: str, hook: dict) -> Config
         for part in ('neck', 'bbox_head', 'rpn_head'):
             for piece in _listed(model.get(part)):
                 _group_part(piece, conv_cfg)
-        _group_box_heads(model.get('roi_head'))
+        roi_head = model.get('roi_head') or {}
+        _group_box_heads(roi_head.get('bbox_head'))
+        for head in _listed(roi_head.get('mask_head')):
+            _group_part(head, conv_cfg)
     cfg.custom_imports = _with_our_imports(cfg.get('custom_imports'))
     others = [hook for hook in cfg.get('custom_hooks') or [] if not _counts_macs(hook)]
     cfg.custom_hooks = [*others, hook]
@@ -84,7 +87,7 @@ def _group_backbone(backbone: Any, method: str, arguments: dict) -> None:
 
 
 def _group_part(part: Any, conv_cfg: dict) -> None:
-    """A neck or a dense head; what takes no ``conv_cfg`` stays as it is."""
+    """A neck, a dense or a mask head; what takes no ``conv_cfg`` stays as it is."""
     cls = MODELS.get(part['type'])
     own = _within(part.get('conv_cfg'), conv_cfg)
     if cls in (RetinaHead, GroupedRetinaHead):
@@ -104,9 +107,9 @@ def _within(own: dict | None, conv_cfg: dict) -> dict:
     return dict(conv_cfg)
 
 
-def _group_box_heads(roi_head: dict | None) -> None:
+def _group_box_heads(heads: Any) -> None:
     """Fully connected layers: only SGC has one, so it is every method's."""
-    for head in _listed((roi_head or {}).get('bbox_head')):
+    for head in _listed(heads):
         if MODELS.get(head['type']) in (Shared2FCBBoxHead, GroupedShared2FCBBoxHead):
             head.update(type='GroupedShared2FCBBoxHead', linear_cfg=dict(type='SGCLinear'))
 

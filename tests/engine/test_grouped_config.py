@@ -97,6 +97,12 @@ def test_the_half_of_a_separable_convolution_that_can_be_is_grouped():
     assert made.model.bbox_head.pred_cfg == made.model.neck.conv_cfg
 
 
+def test_a_mask_head_is_grouped_with_its_detector():
+    dense = Config.fromfile('mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py')
+    head = grouped_config(dense, 'fixed', 'detector', COUNTING).model.roi_head.mask_head
+    assert head.conv_cfg.type == 'FixedGroupConv2d'
+
+
 @pytest.mark.parametrize(('optimizer', 'weight'), [('SGD', 30.0), ('AdamW', 5.0)])
 def test_the_budgets_weight_goes_by_the_optimizer(dense, optimizer, weight):
     dense.optim_wrapper.optimizer.type = optimizer

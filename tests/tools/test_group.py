@@ -297,6 +297,18 @@ def test_the_wide_layer_of_a_roi_head_is_clustered_and_fitted(
         assert plan['reached'] == pytest.approx(0.5, abs=0.01)
 
 
+@pytest.mark.parametrize('method', ['msgc', 'dgc'])
+def test_open_gates_take_nothing_from_what_is_grouped_beside_them(
+    main, two_stages, tmp_path, method
+):
+    large = '--shape', 1024, 1024  # the gated convolutions' MACs are most of all
+    assert run(main, two_stages, tmp_path, '--method', method, *large) == 0
+    plan = json.loads((tmp_path / 'plan.json').read_text())
+    rows = [row for row in plan['layers'] if '.shared_fcs.' in row['name']]
+    left = sum(row['share'] * row['macs'] for row in rows) / sum(row['macs'] for row in rows)
+    assert 0.3 < left <= 0.5
+
+
 @pytest.mark.parametrize('method', METHODS)
 def test_compact_inference_equals_eager(grouped, method):
     model = load(grouped(method))
