@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 from mmengine.config import Config
+from mmengine.hub import get_config
 
 from mmdet_groupconv.engine.grouped_config import grouped_config, schedule
 
@@ -98,7 +99,7 @@ def test_the_half_of_a_separable_convolution_that_can_be_is_grouped():
 
 
 def test_a_mask_head_is_grouped_with_its_detector():
-    dense = Config.fromfile('mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py')
+    dense = get_config('mmdet::mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py')
     head = grouped_config(dense, 'fixed', 'detector', COUNTING).model.roi_head.mask_head
     assert head.conv_cfg.type == 'FixedGroupConv2d'
 
