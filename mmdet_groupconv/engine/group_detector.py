@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from mmdet.models.detectors import BaseDetector
 from mmengine.config import Config
+from rich.progress import track
 from torch import Tensor, nn
 
 from ..checkpoints import check_fit, trimmed_keys
@@ -175,7 +176,7 @@ def _start_groups(
     if not importance:
         return {}
     images = list(judge.images(min(settings.images, _FITTED_ON)))
-    refit = Refit(dense, importance, forward_passes(dense, images))
+    refit = Refit(dense, importance, forward_passes(dense, track(images, 'noting inputs')))
     loss = judge.groups(model, refit, importance, images[:_MEASURED_ON])
     sizes = settings.align, MOST_GROUPS, settings.seed
     planner = GroupPlanner(importance, spaces, share.macs, loss, sgc_layers(model), *sizes)

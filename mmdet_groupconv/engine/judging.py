@@ -4,6 +4,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from mmengine.config import Config
+from rich.progress import track
 from torch import nn
 
 from ..datasets.images import image_batches, image_paths
@@ -45,7 +46,7 @@ class Judge:
 
     def connections(self, dense: nn.Module, names: list[str], number: int) -> Importance:
         """How much each connection of these layers matters, judged on so many images."""
-        batches = self.images(number)
+        batches = track(self.images(number), 'judging connections', total=number)
         if self.importance == 'magnitude':
             return magnitude_importance(dense, names, forward_passes(dense, batches))
         if self.labelled:
