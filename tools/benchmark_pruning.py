@@ -1,27 +1,35 @@
 """What channel pruning gives for the same MACs: by torch-pruning, with the same fine-tuning.
 
-To set beside tools/group.py: mAP, and milliseconds in onnxruntime. Needs ``pip install
-torch-pruning``, which nothing else here does, and the extra ``export``.
+To set beside tools/group.py: mAP, and milliseconds of files. Needs ``pip install torch-pruning``,
+which nothing else here does, and the extras ``export`` and ``openvino``.
 """
 
 import argparse
+import copy
 import functools
+import itertools
 import os.path as osp
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
+from mmengine.config import Config
 from mmengine.model import BaseModule
 from torch import Tensor, nn
 
 from mmdet_groupconv.analysis import count_macs
-from mmdet_groupconv.benchmark import interleaved
+from mmdet_groupconv.analysis.results import PRUNING
+from mmdet_groupconv.benchmark import describe, interleaved
 from mmdet_groupconv.checkpoints import load_weights, whole_file, write_json
-from mmdet_groupconv.deploy import export_onnx
-from mmdet_groupconv.deploy.runtime import session
-from mmdet_groupconv.engine.calibration import training_images, training_losses
+from mmdet_groupconv.deploy import Report, Runtime, export_onnx, metadata
+from mmdet_groupconv.deploy.runtime import RunningFile
+from mmdet_groupconv.engine.calibration import (
+    calibration_pixels,
+    training_images,
+    training_losses,
+)
 from mmdet_groupconv.engine.errors import run_errors, user_errors
 from mmdet_groupconv.engine.grouped_config import scale_rate
 from mmdet_groupconv.engine.launch import (
@@ -35,6 +43,7 @@ from mmdet_groupconv.engine.options import add_config_options, add_run_options, 
 
 _STEPS = 400  # so many at most, each prunes a little of what is left
 _ROUNDS = 21  # of timing
+RUNTIMES = Runtime('onnxruntime', 'fp32', 1), Runtime('openvino', 'int8', 1)
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -54,16 +63,16 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     return parser.parse_args(argv)
 
 
-def prune(model: nn.Module, losses: Iterator[Tensor], args: argparse.Namespace) -> float:
+def prune(model: nn.Module, losses: Iterator[Tensor], args: argparse.Namespace) -> dict[str, float]:
     """Take whole channels out of a detector until `args.macs` of its MACs are left.
 
     By the first-order Taylor importance of coupled channels, over all layers; what predicts keeps
-    its outputs. Returns the share that is left.
+    its outputs. Returns the shares that are left, of the backbone and of all.
     """
     import torch_pruning as tp
 
     shape = tuple(args.shape)
-    dense = count_macs(model, shape).macs
+    dense = _macs(model, shape)
     predicting = [
         module
         for name, module in model.named_modules()
@@ -85,14 +94,19 @@ def prune(model: nn.Module, losses: Iterator[Tensor], args: argparse.Namespace) 
         round_to=args.round_to,
         forward_fn=lambda model, x: model(x, mode='tensor'),
     )
-    left = 1.0
+    left = dict.fromkeys(dense, 1.0)
     for _ in range(_STEPS):
-        if left <= args.macs:
+        if left['detector'] <= args.macs:
             break
         pruner.step()
-        left = count_macs(model, shape).macs / dense
+        left = {part: macs / dense[part] for part, macs in _macs(model, shape).items()}
     model.zero_grad()
     return left
+
+
+def _macs(model: nn.Module, shape: tuple[int, int]) -> dict[str, float]:
+    report = count_macs(model, shape)
+    return dict(backbone=report.parts['backbone'].macs, detector=report.macs)
 
 
 def keep_weights(model: nn.Module) -> None:
@@ -102,16 +116,41 @@ def keep_weights(model: nn.Module) -> None:
             module.is_init = True
 
 
-def time_files(files: list[str], shape: tuple[int, int]) -> dict[str, float]:
-    """Milliseconds of ONNX files in onnxruntime, one thread: medians of interleaved calls."""
-    image = np.random.default_rng(0).normal(size=(1, 3, *shape)).astype(np.float32)
+def write_files(
+    networks: dict[str, nn.Module], cfg: Config, args: argparse.Namespace
+) -> dict[str, Report]:
+    """Each network as a float32 and as an int8 file in the work directory; what was found."""
+    images = calibration_pixels(cfg, args.calibrate)
+    reports = {}
+    for runtime, (name, network) in itertools.product(RUNTIMES, networks.items()):
+        about = dict(config=args.config, runtime=runtime.name, precision=runtime.precision)
+        about |= metadata(cfg, 'detector')
+        file = osp.join(cfg.work_dir, f'{name}-{runtime.precision}.onnx')
+        reports[file] = export_onnx(
+            network, file, tuple(args.shape), runtime, image=images[0], about=about, images=images
+        )
+    return reports
+
+
+def time_files(files: Iterable[str], shape: tuple[int, int]) -> dict[str, float]:
+    """Milliseconds of files on noise, one thread: medians of interleaved calls."""
+    image = np.random.default_rng(0).integers(256, size=(1, 3, *shape), dtype=np.uint8)
     runs = {}
     for file in files:
-        ready = session(file, threads=1)
-        feed = {ready.get_inputs()[0].name: image}
-        runs[file] = functools.partial(ready.run, None, feed)
+        running = RunningFile(file, Runtime.of_file(file)._replace(threads=1))
+        runs[file] = functools.partial(running, image)
     found = interleaved(runs, _ROUNDS, torch.device('cpu'))
     return {file: 1000 * timing.median for file, timing in found.items()}
+
+
+def write_figures(file: str, report: Report, times: dict[str, float], shape: list[int]) -> None:
+    """What results.py reads of a file, beside it; beside its time that of the dense detector's."""
+    runtime = Runtime.of_file(file)
+    dense = osp.join(osp.dirname(file), f'dense-{runtime.precision}.onnx')
+    figures = report.to_dict() | dict(milliseconds=times[file], dense_milliseconds=times[dense])
+    about = dict(part='detector', shape=shape, runtime=runtime.name, precision=runtime.precision)
+    about |= dict(threads=1, bytes=osp.getsize(file), machine=describe(torch.device('cpu')))
+    write_json(Path(file).with_suffix('.json'), about | figures)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -120,8 +159,9 @@ def main(argv: list[str] | None = None) -> int:
         cfg = load_config(args)
         model = build_model(cfg)
         load_weights(model, args.checkpoint)
+        dense = copy.deepcopy(model)
         left = prune(model, training_losses(model, training_images(cfg, args.calibrate)), args)
-        print(f'{left:.3f} of the MACs are left')
+        print(f'{left["detector"]:.3f} of the MACs are left')
         drop_gate_hooks(cfg)
         if args.teacher:  # the neck has other channels
             source = dict(config=osp.abspath(args.config), checkpoint=osp.abspath(args.teacher))
@@ -135,17 +175,20 @@ def main(argv: list[str] | None = None) -> int:
         runner.model = runner.wrap_model(cfg.get('model_wrapper_cfg'), model)
     with run_errors():
         runner.train()
-    with whole_file(Path(cfg.work_dir) / 'pruned.pt') as path:
+    folder = Path(cfg.work_dir)
+    with whole_file(folder / 'pruned.pt') as path:
         torch.save(model, path)  # its shapes are in no config
-    file = osp.join(cfg.work_dir, 'pruned.onnx')
-    export_onnx(model.eval(), file, tuple(args.shape))
-    times = time_files([file, *args.beside], tuple(args.shape))
+    reports = write_files(dict(pruned=model.eval(), dense=dense.eval()), cfg, args)
+    times = time_files([*reports, *args.beside], args.shape)
+    for file, report in reports.items():
+        write_figures(file, report, times, args.shape)
     for name, milliseconds in times.items():
         print(f'{milliseconds:.1f} ms: {name}')
     scalars = runner.message_hub.log_scalars
     scores = {k: float(v.current()) for k, v in scalars.items() if k.startswith('val/coco/')}
-    figures = dict(macs=left, milliseconds=times, **scores)
-    write_json(Path(cfg.work_dir) / 'pruning.json', figures)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    figures = dict(macs=left, parameters=parameters, milliseconds=times, **scores)
+    write_json(folder / PRUNING, figures)
     return 0
 
 

@@ -1,10 +1,8 @@
 """Write a detector as an ONNX file in which grouped work is really gone, and check it."""
 
 import argparse
-import itertools
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,7 +16,7 @@ from torch import Tensor, nn
 from mmdet_groupconv.benchmark import describe
 from mmdet_groupconv.checkpoints import check_writable, load_weights, whole_file, write_json
 from mmdet_groupconv.compiler.freezing import freeze_gates
-from mmdet_groupconv.engine.calibration import calibration_batches
+from mmdet_groupconv.engine.calibration import calibration_batches, calibration_pixels
 from mmdet_groupconv.engine.errors import user_errors
 from mmdet_groupconv.engine.launch import build_model, load_config
 from mmdet_groupconv.engine.options import (
@@ -103,28 +101,15 @@ def read_image(path: str) -> Tensor:
     return torch.from_numpy(mmcv.bgr2rgb(pixels).transpose(2, 0, 1).copy())[None]
 
 
-def pixels_of(batches: Iterable[dict]) -> Iterator[Tensor]:
-    """Images ``[1, 3, H, W]``, uint8, RGB, of batches as they are loaded."""
-    for batch in batches:
-        for image in batch['inputs']:
-            yield image[None].flip(1).contiguous()
-
-
 def figures(args: argparse.Namespace, report: NamedTuple) -> dict:
-    """What was found about a file, for programs; times in ms. report: the exporter's."""
-    found = dict(
+    """What was found about a file, for programs. report: the exporter's."""
+    return dict(
         **{name: getattr(args, name) for name in ('config', 'checkpoint', 'part', 'shape')},
         **{name: getattr(args, name) for name in ('runtime', 'precision', 'threads')},
         bytes=Path(args.out).stat().st_size,
-        milliseconds=1000 * report.seconds,
-        dense_milliseconds=None if report.ungrouped is None else 1000 * report.ungrouped,
-        difference=report.difference,
-        outputs=report.outputs,
+        **report.to_dict(),
         machine=describe(torch.device('cpu')),
     )
-    if report.quantised is not None:
-        found.update(change=report.quantised.change, stay_float=report.quantised.stay_float)
-    return found
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -147,8 +132,7 @@ def main(argv: list[str] | None = None) -> int:
         )
         images = []
         if args.precision == 'int8':
-            batches = calibration_batches(cfg, args.calibrate)
-            images = list(itertools.islice(pixels_of(batches), args.calibrate))
+            images = calibration_pixels(cfg, args.calibrate)
         report = deploy.export_onnx(
             model,
             args.out,

@@ -44,6 +44,18 @@ class Report(NamedTuple):
     outputs: dict[str, tuple[int, ...]]
     quantised: Quantised | None = None
 
+    def to_dict(self) -> dict:
+        """For JSON; times in ms."""
+        found = dict(
+            milliseconds=1000 * self.seconds,
+            dense_milliseconds=None if self.ungrouped is None else 1000 * self.ungrouped,
+            difference=self.difference,
+            outputs=self.outputs,
+        )
+        if self.quantised is not None:
+            found.update(change=self.quantised.change, stay_float=self.quantised.stay_float)
+        return found
+
 
 def export_onnx(
     model: nn.Module,

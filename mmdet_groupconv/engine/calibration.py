@@ -46,6 +46,13 @@ def calibration_batches(cfg: Config, number: int) -> Iterator[dict]:
     yield from DataLoader(chosen, batch, collate_fn=FUNCTIONS.get(collate['type']))
 
 
+def calibration_pixels(cfg: Config, number: int) -> list[Tensor]:
+    """The images of :func:`calibration_batches`, `number` of them: ``[1, 3, H, W]``, uint8, RGB."""
+    batches = calibration_batches(cfg, number)
+    images = (image[None].flip(1).contiguous() for batch in batches for image in batch['inputs'])
+    return list(itertools.islice(images, number))
+
+
 def training_losses(model: nn.Module, batches: Iterator[dict]) -> Iterator[Tensor]:
     """The sum of a model's losses on each batch, with a graph; norms stay as they are."""
     model.eval()  # now: MMDetection's backbones freeze their stages with it

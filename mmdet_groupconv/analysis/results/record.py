@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+import torch
 from mmengine.config import Config
 from torch import nn
 
@@ -22,6 +23,7 @@ from ..report.config_difference import settings_of
 from ..report.examination import config_of, quiet_runner
 from .log import epochs_of
 
+PRUNING = 'pruning.json'  # of tools/benchmark_pruning.py
 _METRICS = 'coco/'
 _RATIOS = dict(backbone='mac_ratio', detector='mac_ratio_detector')
 _SMALL = 128, 128  # pixels; shares of connections don't depend on them
@@ -89,8 +91,7 @@ def record_run(
             f'{work_dir} ends after epoch {epochs[-1]["epoch"]}, expected a run of '
             f'{cfg.train_cfg.max_epochs} epochs that was validated'
         )
-    model = build_model(cfg)
-    load_weights(model, latest_checkpoint(work_dir)[0])  # what the metrics are of
+    macs, parameters = _left(work_dir, cfg, last)
     steps, times = run.train['time']
     for path, figures in zip(files, found, strict=True):
         figures['bbox_mAP'] = float(test_file(cfg, path)['coco/bbox_mAP'])
@@ -98,17 +99,29 @@ def record_run(
         name=name,
         **about,
         metrics=metrics,
-        macs={part: last[key] for part, key in _RATIOS.items() if key in last},
-        parameters=count_parameters(model),
+        macs=macs,
+        parameters=parameters,
         epochs=cfg.train_cfg.max_epochs,
         seed=cfg.get('randomness', {}).get('seed'),
         hours=max(steps) * sum(times) / len(times) / 3600,
         config=config_hash(cfg),
         commands=list(commands),
-        machine=describe(next(model.parameters()).device),
+        machine=describe(torch.device('cpu')),
         files=found,
     )
     return row, epochs
+
+
+def _left(work_dir: str, cfg: Config, last: dict[str, float]) -> tuple[dict[str, float], int]:
+    """The shares of the MACs, and the parameters. last: what the last validation found."""
+    pruning = Path(work_dir) / PRUNING
+    if pruning.is_file():  # whose channels are in no config
+        found = json.loads(pruning.read_text())
+        return found['macs'], found['parameters']
+    model = build_model(cfg)
+    load_weights(model, latest_checkpoint(work_dir)[0])  # what the metrics are of
+    macs = {part: last[key] for part, key in _RATIOS.items() if key in last}
+    return macs, count_parameters(model)
 
 
 def test_file(cfg: Config, path: str) -> dict[str, float]:

@@ -1,11 +1,13 @@
 """What a run says of itself in a row of results."""
 
+import json
+
 import pytest
 import torch
 from mmengine.config import Config
 from torch import nn
 
-from mmdet_groupconv.analysis.results import read_rows
+from mmdet_groupconv.analysis.results import PRUNING, read_rows, record_run
 from mmdet_groupconv.analysis.results.record import config_hash, count_parameters
 from mmdet_groupconv.layers import FixedGroupConv2d, MSGCConv2d
 
@@ -25,6 +27,19 @@ def test_of_gates_that_are_held_neither_nets_nor_closed_weights_are():
     layer = MSGCConv2d(3, 12, 3, heads=2)
     layer.maskgen.hold(torch.tensor([[1.0, 0, 0], [0, 1, 1]]))
     assert count_parameters(nn.Sequential(layer)) == 6 * 1 * 9 + 6 * 2 * 9 + 12
+
+
+def test_what_pruning_left_is_what_it_says(tmp_path):
+    Config(dict(train_cfg=dict(max_epochs=1), model=dict(type='none'))).dump(tmp_path / 'config.py')
+    log = tmp_path / '20260101_000000/vis_data/scalars.json'
+    log.parent.mkdir(parents=True)
+    train = dict(loss=1.0, lr=0.1, time=3.6, epoch=1, iter=10, step=10)
+    lines = train, {'coco/bbox_mAP': 0.5, 'mac_ratio_detector': 1.0, 'step': 1}
+    log.write_text('\n'.join(map(json.dumps, lines)))
+    (tmp_path / PRUNING).write_text('{"macs": {"detector": 0.4}, "parameters": 7}')
+    about = dict(detector='a', data='b', method='c', scope='detector', dense=None)
+    row, _ = record_run(str(tmp_path), 'name', about)
+    assert (row.macs, row.parameters, row.mean_ap) == (dict(detector=0.4), 7, 0.5)
 
 
 def test_the_hash_is_of_what_is_trained_not_of_where():
