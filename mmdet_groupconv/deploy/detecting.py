@@ -63,7 +63,7 @@ class Detecting(nn.Module):
         size = torch.stack([torch.as_tensor(side) for side in (width, height, width, height)])
         maps = self.detector.extract_feat(self._prepared(image))
         head = self.detector.rpn_head if self.two_stages else self.detector.bbox_head
-        found = self.dense(*head(maps), size.to(self.mean))
+        found = self.dense(head(maps), size.to(self.mean))
         if self.roi is not None:
             found = self.roi(maps, found.boxes, size.to(self.mean))
         return tuple(found)

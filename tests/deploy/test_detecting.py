@@ -8,6 +8,7 @@ import torch
 from mmdet.registry import MODELS
 from mmdet.structures import DetDataSample
 from mmengine.config import Config
+from mmengine.hub import get_config
 
 pytest.importorskip('onnx_ir')
 pytest.importorskip('onnxruntime')
@@ -56,6 +57,33 @@ def detector(request, mix_gates):
     return mix_gates(small(*request.param), torch.randn(2, 3, 64, 96))
 
 
+HEADS = {
+    'atss': 'atss/atss_r50_fpn_1x_coco.py',
+    'fcos': 'fcos/fcos_r50-caffe_fpn_gn-head_1x_coco.py',
+    'fcos, centerness on boxes': (
+        'fcos/fcos_r50-caffe_fpn_gn-head-center-normbbox-centeronreg-giou_1x_coco.py'
+    ),
+    'gfl': 'gfl/gfl_r50_fpn_1x_coco.py',
+}
+
+
+def another(name):
+    """One of MMDetection's other one-stage detectors, small, its layers in clusters."""
+    torch.manual_seed(0)
+    cfg = get_config(f'mmdet::{HEADS[name]}').model
+    cfg.backbone = dict(type='SGCResNet', depth=18, base_channels=8, groups=4)
+    cfg.neck.update(in_channels=[8, 16, 32, 64], out_channels=16, conv_cfg=GROUPED['sgc'])
+    cfg.bbox_head.update(in_channels=16, feat_channels=64, stacked_convs=1, num_classes=3)
+    cfg.bbox_head.conv_cfg = GROUPED['sgc']
+    model = MODELS.build(cfg)
+    for part in ('cls', 'reg', 'centerness'):
+        for kind in (f'{part}', f'conv_{part}', f'atss_{part}', f'gfl_{part}'):
+            module = getattr(model.bbox_head, kind, None)
+            if module is not None:
+                torch.nn.init.normal_(module.weight, std=0.3)
+    return model
+
+
 def pixels(height, width):
     seeded = np.random.default_rng(0)
     return torch.from_numpy(seeded.integers(0, 256, (1, 3, height, width), np.uint8))
@@ -81,6 +109,18 @@ def test_the_network_gives_mmdetection_s_boxes(detector):
             torch.testing.assert_close(one, other)
 
 
+@pytest.mark.parametrize('name', HEADS)
+def test_the_network_gives_the_boxes_of_other_heads(name, mix_gates):
+    model = mix_gates(another(name), torch.randn(2, 3, 64, 96))
+    for size in ((64, 96), (75, 50)):
+        expected = by_mmdetection(model, pixels(*size))
+        assert len(expected[0]) > 5
+        with torch.no_grad():
+            found = Detecting(model).eval()(pixels(*size))
+        for one, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(one, other)
+
+
 @pytest.fixture
 def untimed(monkeypatch):
     from mmdet_groupconv.deploy import plan
@@ -102,6 +142,17 @@ def test_the_file_gives_them_for_images_of_any_size(detector, tmp_path, untimed)
         run = session(path, 1).run(None, {'images': pixels(*size).numpy()})
         expected = [y.numpy() for y in by_mmdetection(detector, pixels(*size))]
         assert max(map(np.max, Detecting(detector).differences(expected, run))) <= 1e-3
+
+
+@pytest.mark.parametrize('name', HEADS)
+def test_the_file_gives_the_boxes_of_other_heads(name, mix_gates, tmp_path, untimed):
+    model = mix_gates(another(name), torch.randn(2, 3, 64, 96))
+    path = tmp_path / 'detector.onnx'
+    assert export_onnx(model, path, (96, 128)).difference <= 1e-3
+    for size in ((64, 96), (101, 70)):
+        run = session(path, 1).run(None, {'images': pixels(*size).numpy()})
+        expected = [y.numpy() for y in by_mmdetection(model, pixels(*size))]
+        assert max(map(np.max, Detecting(model).differences(expected, run))) <= 1e-3
 
 
 def test_an_image_without_objects_has_no_boxes(tmp_path, untimed):
