@@ -8,8 +8,9 @@ from mmdet.models.detectors import SingleStageDetector, TwoStageDetector
 from torch import Tensor, nn
 from torchvision.ops import box_iou
 
-from .boxes import DenseBoxes, RoIBoxes
+from .dense_boxes import DenseBoxes
 from .parts import EXAMPLE
+from .roi_boxes import RoIBoxes
 
 _ALIKE = 0.9  # IoU from which two boxes are one
 _LAST = 0.01  # of scores: ties between proposals let through one or another of the last boxes

@@ -64,23 +64,28 @@ HEADS = {
         'fcos/fcos_r50-caffe_fpn_gn-head-center-normbbox-centeronreg-giou_1x_coco.py'
     ),
     'gfl': 'gfl/gfl_r50_fpn_1x_coco.py',
+    'cascade': 'cascade_rcnn/cascade-rcnn_r50_fpn_1x_coco.py',
 }
 
 
 def another(name):
-    """One of MMDetection's other one-stage detectors, small, its layers in clusters."""
+    """Another of MMDetection's detectors, small, its layers in clusters."""
     torch.manual_seed(0)
     cfg = get_config(f'mmdet::{HEADS[name]}').model
     cfg.backbone = dict(type='SGCResNet', depth=18, base_channels=8, groups=4)
     cfg.neck.update(in_channels=[8, 16, 32, 64], out_channels=16, conv_cfg=GROUPED['sgc'])
-    cfg.bbox_head.update(in_channels=16, feat_channels=64, stacked_convs=1, num_classes=3)
-    cfg.bbox_head.conv_cfg = GROUPED['sgc']
+    if 'roi_head' in cfg:
+        cfg.rpn_head.update(in_channels=16, feat_channels=16)
+        cfg.roi_head.bbox_roi_extractor.out_channels = 16
+        for head in cfg.roi_head.bbox_head:
+            head.update(in_channels=16, fc_out_channels=32, num_classes=3)
+    else:
+        cfg.bbox_head.update(in_channels=16, feat_channels=64, stacked_convs=1, num_classes=3)
+        cfg.bbox_head.conv_cfg = GROUPED['sgc']
     model = MODELS.build(cfg)
-    for part in ('cls', 'reg', 'centerness'):
-        for kind in (f'{part}', f'conv_{part}', f'atss_{part}', f'gfl_{part}'):
-            module = getattr(model.bbox_head, kind, None)
-            if module is not None:
-                torch.nn.init.normal_(module.weight, std=0.3)
+    for name, module in model.named_modules():
+        if name.endswith(('cls', 'reg', 'centerness')) and hasattr(module, 'weight'):
+            torch.nn.init.normal_(module.weight, std=0.3)  # boxes that differ
     return model
 
 
