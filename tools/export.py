@@ -167,6 +167,8 @@ def main(argv: list[str] | None = None) -> int:
         console.print(' (gates come with the image, one image at a time; see also --freeze)')
     else:
         console.print(f', with dense convolutions {1000 * report.ungrouped:.0f} ms')
+    if args.part == 'detector' and getattr(model, 'with_mask', False):
+        console.print('it gives boxes alone: masks are not in the file')
     if args.part == 'detector':  # in one line, to be copied
         print(f'python {Path(args.out).with_name("detect.py")} {args.out} IMAGES --out FOUND')
     return 0

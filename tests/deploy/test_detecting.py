@@ -65,6 +65,7 @@ HEADS = {
     ),
     'gfl': 'gfl/gfl_r50_fpn_1x_coco.py',
     'cascade': 'cascade_rcnn/cascade-rcnn_r50_fpn_1x_coco.py',
+    'mask': 'mask_rcnn/mask-rcnn_r50_fpn_1x_coco.py',  # its boxes
 }
 
 
@@ -77,8 +78,12 @@ def another(name):
     if 'roi_head' in cfg:
         cfg.rpn_head.update(in_channels=16, feat_channels=16)
         cfg.roi_head.bbox_roi_extractor.out_channels = 16
-        for head in cfg.roi_head.bbox_head:
+        heads = cfg.roi_head.bbox_head
+        for head in heads if isinstance(heads, list) else [heads]:
             head.update(in_channels=16, fc_out_channels=32, num_classes=3)
+        if 'mask_head' in cfg.roi_head:
+            cfg.roi_head.mask_roi_extractor.out_channels = 16
+            cfg.roi_head.mask_head.update(in_channels=16, conv_out_channels=16, num_classes=3)
     else:
         cfg.bbox_head.update(in_channels=16, feat_channels=64, stacked_convs=1, num_classes=3)
         cfg.bbox_head.conv_cfg = GROUPED['sgc']
