@@ -56,6 +56,9 @@ def calibration_pixels(cfg: Config, number: int) -> list[Tensor]:
 def training_losses(model: nn.Module, batches: Iterator[dict]) -> Iterator[Tensor]:
     """The sum of a model's losses on each batch, with a graph; norms stay as they are."""
     model.eval()  # now: MMDetection's backbones freeze their stages with it
+    heads = [part for name, part in model.named_children() if name.endswith('head')]
+    for module in (model, *heads):  # themselves alone: FCOS, say, has boxes in strides in training
+        module.training = True
 
     def loss(batch: dict) -> Tensor:
         data = model.data_preprocessor(batch, training=True)

@@ -1,6 +1,7 @@
 """From a config file and a command line to a runner, with every input checked on the way."""
 
 import atexit
+import copy
 import gc
 import logging
 import os
@@ -111,9 +112,9 @@ def drop_gate_hooks(cfg: Config) -> None:
 
 
 def build_model(cfg: Config) -> nn.Module:
-    """The config's model, its weights not yet initialised."""
+    """The config's model, its weights not yet initialised; the config stays as it is."""
     init_default_scope(cfg.get('default_scope', 'mmdet'))
-    return MODELS.build(cfg.model)
+    return MODELS.build(copy.deepcopy(cfg.model))  # some detectors change theirs
 
 
 def _prepare_hooks(cfg: Config) -> None:

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 from mmengine.hooks import CheckpointHook
+from mmengine.hub import get_config
 from mmengine.registry import HOOKS
 from torch import nn
 
 from mmdet_groupconv.engine import MACBudgetHook, WholeCheckpointHook
-from mmdet_groupconv.engine.launch import build_runner, drop_gate_hooks
+from mmdet_groupconv.engine.launch import build_model, build_runner, drop_gate_hooks
 from mmdet_groupconv.engine.model_check import check_maps
 
 
@@ -66,6 +67,13 @@ def test_learning_rates_of_single_parameters_go_to_the_log_file_alone(tiny_cfg, 
     assert words in Path(runner.log_dir, f'{runner.timestamp}.log').read_text()
     printed = capsys.readouterr()
     assert words not in printed.out + printed.err
+
+
+def test_building_a_model_leaves_its_config_as_it_is():
+    cfg = get_config('mmdet::detr/detr_r50_8xb2-150e_coco.py')  # whose head makes a tensor of one
+    before = cfg.to_dict()
+    build_model(cfg)
+    assert cfg.to_dict() == before
 
 
 def test_without_settings_each_epoch_is_saved(tiny_cfg):
