@@ -24,7 +24,7 @@ from mmdet_groupconv.layers import (
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 FILES = sorted(
     path
-    for folder in ('demo', 'faster_rcnn', 'retinanet')
+    for folder in ('atss', 'demo', 'faster_rcnn', 'retinanet')
     for path in CONFIGS.glob(f'{folder}/*.py')
 )
 WHOLE = [path for path in FILES if '_whole_1x_coco' in path.stem]
@@ -55,7 +55,7 @@ def cfgs():
 
 
 def test_names_tell_detectors_and_backbones(cfgs):
-    detectors = {'retinanet': 'RetinaNet', 'faster-rcnn': 'FasterRCNN'}
+    detectors = {'atss': 'ATSS', 'retinanet': 'RetinaNet', 'faster-rcnn': 'FasterRCNN'}
     for name, cfg in cfgs.items():
         method, host = method_and_host(name)
         backbone = cfg.model.backbone
