@@ -145,12 +145,12 @@ def time_files(files: Iterable[str], shape: tuple[int, int]) -> dict[str, float]
 
 def write_figures(file: str, report: Report, times: dict[str, float], shape: list[int]) -> None:
     """What results.py reads of a file, beside it; beside its time that of the dense detector's."""
-    runtime = Runtime.of_file(file)
+    runtime = Runtime.of_file(file)._replace(threads=1)
     dense = osp.join(osp.dirname(file), f'dense-{runtime.precision}.onnx')
-    figures = report.to_dict() | dict(milliseconds=times[file], dense_milliseconds=times[dense])
-    about = dict(part='detector', shape=shape, runtime=runtime.name, precision=runtime.precision)
-    about |= dict(threads=1, bytes=osp.getsize(file), machine=describe(torch.device('cpu')))
-    write_json(Path(file).with_suffix('.json'), about | figures)
+    figures = report.figures(file, 'detector', shape, runtime)
+    figures.update(milliseconds=times[file], dense_milliseconds=times[dense])
+    figures.update(machine=describe(torch.device('cpu')))
+    write_json(Path(file).with_suffix('.json'), figures)
 
 
 def main(argv: list[str] | None = None) -> int:

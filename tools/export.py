@@ -4,7 +4,6 @@ import argparse
 import shutil
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
 import mmcv
 import torch
@@ -101,17 +100,6 @@ def read_image(path: str) -> Tensor:
     return torch.from_numpy(mmcv.bgr2rgb(pixels).transpose(2, 0, 1).copy())[None]
 
 
-def figures(args: argparse.Namespace, report: NamedTuple) -> dict:
-    """What was found about a file, for programs. report: the exporter's."""
-    return dict(
-        **{name: getattr(args, name) for name in ('config', 'checkpoint', 'part', 'shape')},
-        **{name: getattr(args, name) for name in ('runtime', 'precision', 'threads')},
-        bytes=Path(args.out).stat().st_size,
-        **report.to_dict(),
-        machine=describe(torch.device('cpu')),
-    )
-
-
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     with user_errors():
@@ -146,7 +134,10 @@ def main(argv: list[str] | None = None) -> int:
         if args.part == 'detector':
             with whole_file(Path(args.out).with_name('detect.py')) as temporary:
                 shutil.copyfile(deploy.DETECT, temporary)
-        write_json(Path(args.out).with_suffix('.json'), figures(args, report))
+        figures = report.figures(args.out, args.part, args.shape, runtime)
+        figures.update(config=args.config, checkpoint=args.checkpoint)
+        figures.update(machine=describe(torch.device('cpu')))
+        write_json(Path(args.out).with_suffix('.json'), figures)
     height, width = args.shape
     table = Table('output', 'shape', title=f'{args.out}: {height}x{width}', title_justify='left')
     for name, size in report.outputs.items():

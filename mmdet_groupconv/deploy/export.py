@@ -44,9 +44,17 @@ class Report(NamedTuple):
     outputs: dict[str, tuple[int, ...]]
     quantised: Quantised | None = None
 
-    def to_dict(self) -> dict:
-        """For JSON; times in ms."""
+    def figures(
+        self, path: str | os.PathLike, part: str, shape: Iterable[int], runtime: Runtime
+    ) -> dict:
+        """For JSON, with what the file at `path` was written for; times in ms."""
         found = dict(
+            part=part,
+            shape=list(shape),
+            runtime=runtime.name,
+            precision=runtime.precision,
+            threads=runtime.threads,
+            bytes=os.path.getsize(path),
             milliseconds=1000 * self.seconds,
             dense_milliseconds=None if self.ungrouped is None else 1000 * self.ungrouped,
             difference=self.difference,
