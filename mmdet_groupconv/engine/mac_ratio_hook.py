@@ -7,7 +7,7 @@ from mmengine.model import is_model_wrapper
 from mmengine.registry import HOOKS
 from torch import Tensor, nn
 
-from ..macs import MacMeter, MacReport
+from ..macs import MacMeter, MacReport, count_proposals
 
 MAC_RATIOS = 'mac_ratio', 'mac_ratio_detector'
 
@@ -18,8 +18,9 @@ class MACRatioHook(Hook):
 
     ``mac_ratio`` is the backbone's, as the papers count, ``mac_ratio_detector`` that of all the
     convolutions and linear layers of the detector; both of each batch's padded size. Training logs
-    them (the first process its own), validation and test put their means over the images of all
-    processes among the metrics.
+    them (the first process its own; a RoI head's for as many boxes as the test settings let
+    through, not as many as training samples), validation and test put their means over the images
+    of all processes among the metrics.
 
     Works on any detector, by forward hooks on the model: no subclass is needed, and DDP, mixed
     precision and gradient accumulation see ordinary losses.
@@ -91,6 +92,7 @@ class MACRatioHook(Hook):
         self._meter.counting = False
         mode = kwargs.get('mode')
         if mode == 'loss':
+            count_proposals(self._meter, model)
             macs = self._meter.take()
             output.update(self.losses(macs))
             backbone, detector = _ratios(macs).detach().float()

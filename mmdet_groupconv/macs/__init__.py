@@ -1,6 +1,6 @@
 """Multiply-accumulates, of layers while they run and of whole networks."""
 
-from .counting import count_macs
+from .counting import count_macs, count_proposals
 from .detectors import forward_detector
 from .meter import MacMeter
 from .report import LayerMacs, MacReport, mean_report
@@ -10,6 +10,7 @@ __all__ = [
     'MacMeter',
     'MacReport',
     'count_macs',
+    'count_proposals',
     'forward_detector',
     'mean_report',
 ]

@@ -37,9 +37,8 @@ def count_macs(
             forward_detector(model, x) if is_detector else model(x)
         if images is None:
             meter.open_gates()
-        if is_detector and (proposals := (model.test_cfg or {}).get('rpn')):
-            # How many boxes a RoI head gets in this image is chance: count as many as it may get.
-            meter.count_for('roi_head.bbox_head', proposals['max_per_img'])
+        if is_detector:
+            count_proposals(meter, model)
         report = meter.take().plain()
         if not is_detector:
             return report
@@ -47,3 +46,13 @@ def count_macs(
         return MacReport(
             [*report.layers, *(LayerMacs(name, done, always_on=done) for name, done in others)]
         )
+
+
+def count_proposals(meter: MacMeter, detector: nn.Module) -> None:
+    """Take a RoI head as called for as many boxes as the detector's test settings let through.
+
+    How many it got is chance where the images are none, and another number in training, which
+    samples some. Nothing changes for detectors without one.
+    """
+    if proposals := (getattr(detector, 'test_cfg', None) or {}).get('rpn'):
+        meter.count_for('roi_head.bbox_head', proposals['max_per_img'])

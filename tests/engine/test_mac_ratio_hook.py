@@ -1,10 +1,15 @@
 """What the base of the hooks logs, on a tiny RetinaNet."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+from mmdet.structures import DetDataSample
 from mmengine.runner import Runner
+from mmengine.structures import InstanceData
 
-from mmdet_groupconv.macs import MacMeter
+from mmdet_groupconv.engine import MACRatioHook
+from mmdet_groupconv.macs import MacMeter, count_macs
 
 NAMES = 'mac_ratio', 'mac_ratio_detector'
 
@@ -112,3 +117,19 @@ def test_a_failed_forward_pass_leaves_nothing_behind(cfg, scalars):
     assert [float(again[name]) for name in NAMES] == [float(expected[name]) for name in NAMES]
     runner.call_hook('after_run')
     assert NAMES[0] not in runner.model(**data, mode='loss')
+
+
+def test_training_counts_a_roi_head_for_as_many_boxes_as_evaluation_may_have(tiny_detector):
+    model = tiny_detector('faster-rcnn', 'flgc').train()  # fully connected layers are dense yet
+    model.roi_head.bbox_sampler.num = 8
+    shapes = dict.fromkeys(('img_shape', 'pad_shape', 'ori_shape'), (64, 64))
+    samples = [DetDataSample(metainfo=dict(shapes, scale_factor=(1.0, 1.0))) for _ in range(2)]
+    for sample in samples:
+        boxes = torch.tensor([[4.0, 4.0, 30.0, 30.0]])
+        sample.gt_instances = InstanceData(bboxes=boxes, labels=torch.tensor([0]))
+    hook = MACRatioHook()
+    hook.before_run(SimpleNamespace(model=model))
+    losses = model(torch.randn(2, 3, 64, 64), samples, mode='loss')
+    found = float(losses['mac_ratio_detector'])
+    assert found == pytest.approx(count_macs(model, (64, 64)).ratio, abs=1e-6)
+    assert model.test_cfg.rpn.max_per_img > model.roi_head.bbox_sampler.num
