@@ -17,6 +17,7 @@ from mmdet_groupconv.checkpoints import (
     write_json,
 )
 from mmdet_groupconv.engine.data_inputs import check_data
+from mmdet_groupconv.engine.epochs import train_for
 from mmdet_groupconv.engine.errors import user_errors
 from mmdet_groupconv.engine.group_detector import (
     GroupedDetector,
@@ -62,6 +63,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         '--freeze-gates',
         action='store_true',
         help='of MSGC: the same for every image from half of the fine-tuning on, as in files',
+    )
+    parser.add_argument(
+        '--epochs', type=int, help="of the fine-tuning, in the place of the config's"
     )
     add_shape_option(parser)
     parser.add_argument('--seed', type=int, default=0)
@@ -122,6 +126,8 @@ def main(argv: list[str] | None = None) -> int:
     with user_errors():
         check(args)
         cfg = load_config(args)
+        if args.epochs is not None:
+            train_for(cfg, args.epochs)
         state, meta = read_checkpoint(args.checkpoint)
         if args.teacher is not None:
             check_teacher(args.teacher, cfg, classes_of(meta))

@@ -181,9 +181,11 @@ def test_the_published_steps_of_sgc(main, folder, tmp_path, capsys):
 
 
 def test_a_start_can_be_tested(main, folder, tmp_path, capsys):
-    options = '--method', 'msgc', '--evaluate', '--freeze-gates'
+    options = '--method', 'msgc', '--evaluate', '--freeze-gates', '--epochs', 5
     assert run(main, folder, tmp_path, *options) == 0
-    hooks = [hook['type'] for hook in Config.fromfile(tmp_path / 'config.py').custom_hooks]
+    cfg = Config.fromfile(tmp_path / 'config.py')
+    assert cfg.train_cfg.max_epochs == 5  # 2 in the dense detector's
+    hooks = [hook['type'] for hook in cfg.custom_hooks]
     assert hooks == ['MACBudgetHook', 'FreezeGatesHook']
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         'config.py',
@@ -208,6 +210,7 @@ def test_the_same_seed_gives_the_same_start(main, folder, grouped, tmp_path):
         (['--percentage', '50'], '--percentage with --method fixed, expected --method sgc'),
         (['--freeze-gates'], '--freeze-gates with --method fixed, expected --method msgc'),
         (['--calibrate', '0'], '--calibrate 0, expected 1 or more'),
+        (['--epochs', '0'], 'epochs=0, expected 1 or more'),
         (['--images', 'no_such_folder'], 'no_such_folder holds no image'),
         (['--teacher', 'no.pth'], 'no.pth not found'),
     ],
