@@ -1,0 +1,163 @@
+"""From a trained dense detector to a file that finds as much with less work.
+
+Calls tools/group.py, train.py, export.py and test.py, one after the other. What was finished is not
+done again: after an interruption the same command goes on.
+"""
+
+import argparse
+import json
+import os.path as osp
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from mmengine.config import Config
+from rich.console import Console
+from rich.table import Table
+
+from mmdet_groupconv.analysis.pictures import read_run
+from mmdet_groupconv.checkpoints import write_json
+from mmdet_groupconv.engine.errors import user_errors
+from mmdet_groupconv.engine.options import add_config_options, add_shape_option, check_shape
+
+_TOOLS = Path(__file__).resolve().parent
+_METHODS = 'sgc', 'fixed', 'flgc', 'msgc'  # whose files do the same work for every image
+# What the fine-tuned detector depends on; files may be written for more than one runtime.
+_LASTING = (
+    'config', 'cfg_options', 'checkpoint', 'method', 'macs', 'align', 'teacher', 'epochs', 'amp',
+)  # fmt: skip
+
+
+def parse_args(argv: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add_config_options(parser)
+    parser.add_argument('checkpoint', help='weights of the dense detector')
+    parser.add_argument('--out', required=True, help='folder for all that is written')
+    parser.add_argument(
+        '--method', choices=_METHODS, default='sgc', help='gates of msgc are frozen half-way'
+    )
+    parser.add_argument('--macs', type=float, default=0.5, help='share of the MACs to be left')
+    parser.add_argument('--align', type=int, help='see tools/group.py')
+    parser.add_argument('--teacher', help='see tools/group.py')
+    parser.add_argument('--epochs', type=int, help='see tools/group.py')
+    parser.add_argument('--amp', action='store_true', help='see tools/train.py')
+    parser.add_argument('--runtime', choices=('onnxruntime', 'openvino'), default='openvino')
+    parser.add_argument('--precision', choices=('fp32', 'bf16', 'int8'), default='int8')
+    parser.add_argument('--calibrate', type=int, help='see tools/export.py')
+    parser.add_argument('--threads', type=int, default=1, help='see tools/export.py')
+    add_shape_option(parser, 'size of image to make the file fast for; it takes any')
+    return parser.parse_args(argv)
+
+
+def check(args: argparse.Namespace) -> None:
+    """Raise ValueError or ImportError for what would else fail after the training, or mix two."""
+    check_shape(args)
+    if args.threads < 1:
+        raise ValueError(f'--threads {args.threads}, expected 1 or more')
+    try:
+        from mmdet_groupconv.deploy import Runtime
+    except ModuleNotFoundError as error:
+        message = f"{error.name} not found, it comes with: pip install 'mmdet_groupconv[export]'"
+        raise ImportError(message) from error
+    Runtime(args.runtime, args.precision, args.threads).check()
+    if osp.exists(args.out) and not osp.isdir(args.out):
+        raise ValueError(f'--out {args.out} is a file, expected a folder')
+
+
+def check_settings(noted: Path, args: argparse.Namespace) -> None:
+    """Raise ValueError where the folder holds what was made in another way."""
+    found = json.loads(noted.read_text()) if noted.is_file() else {}
+    for name, value in found.items():
+        if value != getattr(args, name):
+            raise ValueError(
+                f'{noted} has {name} {value}, expected {getattr(args, name)}, or another folder '
+                'for --out'
+            )
+
+
+def call(tool: str, *arguments: object) -> None:
+    """Run one of the tools; where it fails, which it has said itself, exit as it did."""
+    words = [str(_TOOLS / f'{tool}.py'), *map(str, arguments)]
+    print(f'\n{shlex.join(["python", *words])}', flush=True)
+    done = subprocess.run([sys.executable, *words], check=False)
+    if done.returncode:
+        raise SystemExit(done.returncode)
+
+
+def options(args: argparse.Namespace, *names: str) -> list[object]:
+    """Those of the command line, as another tool takes them."""
+    found = []
+    for name in names:
+        value = getattr(args, name)
+        if value is not None:
+            found += [f'--{name}', *(value if isinstance(value, list | tuple) else [value])]
+    return found
+
+
+def tested(folder: Path) -> dict[str, float] | None:
+    """What the latest test with this work directory found; None where none has ended."""
+    files = sorted(folder.glob('*/*.json'))
+    if not files:
+        return None
+    return {key: value for key, value in json.loads(files[-1].read_text()).items() if 'AP' in key}
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_args(argv)
+    out = Path(args.out)
+    grouped, tuned = out / 'grouped', out / 'tuned'
+    file = out / f'{args.runtime}-{args.precision}.onnx'
+    with user_errors():
+        check(args)
+        check_settings(out / 'settings.json', args)
+    dense = [args.config, args.checkpoint]
+    settings = [f'{key}={value}' for key, value in (args.cfg_options or {}).items()]
+    settings = ['--cfg-options', *settings] if settings else []
+    config = grouped / 'config.py'
+    if not config.is_file():
+        how = options(args, 'method', 'macs', 'align', 'teacher', 'epochs', 'shape')
+        frozen = ['--freeze-gates'] if args.method == 'msgc' else []
+        call('group', *dense, *how, *frozen, '--out', grouped, *settings)
+        write_json(out / 'settings.json', {name: getattr(args, name) for name in _LASTING})
+    weights = tuned / f'epoch_{Config.fromfile(config).train_cfg.max_epochs}.pth'
+    if not weights.is_file():
+        call('train', config, '--work-dir', tuned, '--resume', *(['--amp'] if args.amp else []))
+    figures = file.with_suffix('.json')
+    if not figures.is_file():
+        how = options(args, 'runtime', 'precision', 'threads', 'calibrate', 'shape')
+        call('export', config, weights, '--out', file, *how)
+    before, after = out / 'tested/dense', out / 'tested' / file.stem
+    if tested(before) is None:
+        call('test', *dense, '--work-dir', before, *settings)
+    if tested(after) is None:
+        call('test', config, file, '--work-dir', after)
+    found = summary(tested(before), tested(after), figures, tuned)
+    write_json(out / f'{file.stem}-summary.json', found)
+    show(found, file)
+    return 0
+
+
+def summary(before: dict, after: dict, figures: Path, tuned: Path) -> dict[str, dict]:
+    """Of the dense detector and of the file."""
+    of_file = json.loads(figures.read_text())
+    _, ratios = read_run(tuned).val['mac_ratio_detector']
+    return dict(
+        dense=dict(before, macs=1.0, milliseconds=of_file['dense_milliseconds']),
+        file=dict(after, macs=ratios[-1], milliseconds=of_file['milliseconds']),
+    )
+
+
+def show(found: dict[str, dict], file: Path) -> None:
+    """As a table."""
+    table = Table('', 'dense', 'file', title=str(file), title_justify='left')
+    for key, value in found['dense'].items():
+        digits = 0 if key == 'milliseconds' else 3
+        table.add_row(key, f'{value:.{digits}f}', f'{found["file"][key]:.{digits}f}')
+    Console().print(table)
+
+
+if __name__ == '__main__':
+    sys.exit(main())
