@@ -143,7 +143,8 @@ def main(argv: list[str] | None = None) -> int:
 def summary(before: dict, after: dict, figures: Path, tuned: Path) -> dict[str, dict]:
     """Of the dense detector and of the file."""
     of_file = json.loads(figures.read_text())
-    _, ratios = read_run(tuned).val['mac_ratio_detector']
+    run, name = read_run(tuned), 'mac_ratio_detector'
+    _, ratios = run.val.get(name) or run.train[name]
     return dict(
         dense=dict(before, macs=1.0, milliseconds=of_file['dense_milliseconds']),
         file=dict(after, macs=ratios[-1], milliseconds=of_file['milliseconds']),
