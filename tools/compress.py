@@ -23,10 +23,7 @@ from mmdet_groupconv.engine.options import add_config_options, add_shape_option,
 
 _TOOLS = Path(__file__).resolve().parent
 _METHODS = 'sgc', 'fixed', 'flgc', 'msgc'  # whose files do the same work for every image
-# What the fine-tuned detector depends on; files may be written for more than one runtime.
-_LASTING = (
-    'config', 'cfg_options', 'checkpoint', 'method', 'macs', 'align', 'teacher', 'epochs', 'amp',
-)  # fmt: skip
+_OF_ONE_FILE = 'out', 'runtime', 'precision'  # a folder may have files for several
 
 
 def parse_args(argv: list[str] | None) -> argparse.Namespace:
@@ -67,14 +64,20 @@ def check(args: argparse.Namespace) -> None:
         raise ValueError(f'--out {args.out} is a file, expected a folder')
 
 
-def check_settings(noted: Path, args: argparse.Namespace) -> None:
+def settings_of(args: argparse.Namespace) -> dict[str, object]:
+    """What all in the folder is made with, as JSON has it."""
+    lasting = {name: value for name, value in vars(args).items() if name not in _OF_ONE_FILE}
+    return json.loads(json.dumps(lasting))
+
+
+def check_settings(noted: Path, wanted: dict[str, object]) -> None:
     """Raise ValueError where the folder holds what was made in another way."""
-    found = json.loads(noted.read_text()) if noted.is_file() else {}
-    for name, value in found.items():
-        if value != getattr(args, name):
+    found = json.loads(noted.read_text()) if noted.is_file() else wanted
+    for name, value in wanted.items():
+        if found.get(name) != value:
             raise ValueError(
-                f'{noted} has {name} {value}, expected {getattr(args, name)}, or another folder '
-                'for --out'
+                f'{noted} has {name} {found.get(name)}, expected {value}, or another folder for '
+                '--out'
             )
 
 
@@ -108,11 +111,11 @@ def tested(folder: Path) -> dict[str, float] | None:
 def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     out = Path(args.out)
-    grouped, tuned = out / 'grouped', out / 'tuned'
+    noted, grouped, tuned = out / 'settings.json', out / 'grouped', out / 'tuned'
     file = out / f'{args.runtime}-{args.precision}.onnx'
     with user_errors():
         check(args)
-        check_settings(out / 'settings.json', args)
+        check_settings(noted, settings_of(args))
     dense = [args.config, args.checkpoint]
     settings = [f'{key}={value}' for key, value in (args.cfg_options or {}).items()]
     settings = ['--cfg-options', *settings] if settings else []
@@ -121,7 +124,7 @@ def main(argv: list[str] | None = None) -> int:
         how = options(args, 'method', 'macs', 'align', 'teacher', 'epochs', 'shape')
         frozen = ['--freeze-gates'] if args.method == 'msgc' else []
         call('group', *dense, *how, *frozen, '--out', grouped, *settings)
-        write_json(out / 'settings.json', {name: getattr(args, name) for name in _LASTING})
+    write_json(noted, settings_of(args))
     weights = tuned / f'epoch_{Config.fromfile(config).train_cfg.max_epochs}.pth'
     if not weights.is_file():
         call('train', config, '--work-dir', tuned, '--resume', *(['--amp'] if args.amp else []))
