@@ -19,6 +19,7 @@ from rich.table import Table
 from mmdet_groupconv.analysis.pictures import read_run
 from mmdet_groupconv.checkpoints import write_json
 from mmdet_groupconv.engine.errors import user_errors
+from mmdet_groupconv.engine.optional import load_deploy
 from mmdet_groupconv.engine.options import add_config_options, add_shape_option, check_shape
 
 _TOOLS = Path(__file__).resolve().parent
@@ -54,12 +55,7 @@ def check(args: argparse.Namespace) -> None:
     check_shape(args)
     if args.threads < 1:
         raise ValueError(f'--threads {args.threads}, expected 1 or more')
-    try:
-        from mmdet_groupconv.deploy import Runtime
-    except ModuleNotFoundError as error:
-        message = f"{error.name} not found, it comes with: pip install 'mmdet_groupconv[export]'"
-        raise ImportError(message) from error
-    Runtime(args.runtime, args.precision, args.threads).check()
+    load_deploy().Runtime(args.runtime, args.precision, args.threads).check()
     if osp.exists(args.out) and not osp.isdir(args.out):
         raise ValueError(f'--out {args.out} is a file, expected a folder')
 

@@ -18,6 +18,7 @@ from mmdet_groupconv.compiler.freezing import freeze_gates
 from mmdet_groupconv.engine.calibration import calibration_batches, calibration_pixels
 from mmdet_groupconv.engine.errors import user_errors
 from mmdet_groupconv.engine.launch import build_model, load_config
+from mmdet_groupconv.engine.optional import load_deploy
 from mmdet_groupconv.engine.options import (
     add_config_options,
     add_freeze_options,
@@ -75,16 +76,6 @@ def check(args: argparse.Namespace) -> None:
     check_freeze(args)
 
 
-def load_exporter():
-    """What writes files, what they say, and the script beside them; its packages are optional."""
-    try:
-        from mmdet_groupconv import deploy
-    except ModuleNotFoundError as error:
-        message = f"{error.name} not found, it comes with: pip install 'mmdet_groupconv[export]'"
-        raise ImportError(message) from error
-    return deploy
-
-
 def load_model(cfg: Config, checkpoint: str) -> nn.Module:
     """The config's detector with the checkpoint's weights."""
     model = build_model(cfg)
@@ -104,7 +95,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parse_args(argv)
     with user_errors():
         check(args)
-        deploy, cfg = load_exporter(), load_config(args)
+        deploy, cfg = load_deploy(), load_config(args)
         runtime = deploy.Runtime(args.runtime, args.precision, args.threads)
         runtime.check()
         model = load_model(cfg, args.checkpoint)

@@ -19,6 +19,7 @@ from mmdet_groupconv.engine.launch import (
     save_predictions,
 )
 from mmdet_groupconv.engine.mac_ratio_hook import bare_model
+from mmdet_groupconv.engine.optional import load_deploy
 from mmdet_groupconv.engine.options import (
     add_config_options,
     add_freeze_options,
@@ -111,14 +112,10 @@ def main(argv: list[str] | None = None) -> int:
 
 def load_file(args: argparse.Namespace) -> nn.Module:
     """A detector's ONNX file; the packages for it are optional."""
-    try:
-        from mmdet_groupconv.deploy import FileDetector, Runtime
-    except ModuleNotFoundError as error:
-        message = f"{error.name} not found, it comes with: pip install 'mmdet_groupconv[export]'"
-        raise ImportError(message) from error
-    own = Runtime.of_file(args.checkpoint)
-    runtime = Runtime(args.runtime or own.name, args.precision or own.precision)
-    return FileDetector(args.checkpoint, runtime)
+    deploy = load_deploy()
+    own = deploy.Runtime.of_file(args.checkpoint)
+    runtime = deploy.Runtime(args.runtime or own.name, args.precision or own.precision)
+    return deploy.FileDetector(args.checkpoint, runtime)
 
 
 def print_change(before: dict[str, float], after: dict[str, float], one: str, other: str) -> None:
