@@ -51,7 +51,7 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Raise ValueError or ImportError for what would else fail after the training, or mix two."""
+    """Raise ValueError or ImportError for what would else fail after the training."""
     check_shape(args)
     if args.threads < 1:
         raise ValueError(f'--threads {args.threads}, expected 1 or more')
