@@ -19,6 +19,7 @@ from rich.table import Table
 from mmdet_groupconv.analysis.pictures import read_run
 from mmdet_groupconv.checkpoints import write_json
 from mmdet_groupconv.engine.errors import user_errors
+from mmdet_groupconv.engine.launch import load_config
 from mmdet_groupconv.engine.optional import load_deploy
 from mmdet_groupconv.engine.options import add_config_options, add_shape_option, check_shape
 
@@ -51,8 +52,14 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
 
 
 def check(args: argparse.Namespace) -> None:
-    """Raise ValueError or ImportError for what would else fail after the training."""
+    """Raise OSError, ValueError or ImportError for what would else fail after the grouping."""
     check_shape(args)
+    loop = load_config(args).get('train_cfg') or {}
+    if not loop.get('max_epochs'):
+        raise ValueError(
+            f'{args.config}: train_cfg={dict(loop)}, expected a loop with max_epochs; others train '
+            'by tools/group.py and tools/train.py'
+        )
     if args.threads < 1:
         raise ValueError(f'--threads {args.threads}, expected 1 or more')
     load_deploy().Runtime(args.runtime, args.precision, args.threads).check()
@@ -96,12 +103,14 @@ def options(args: argparse.Namespace, *names: str) -> list[object]:
     return found
 
 
-def tested(folder: Path) -> dict[str, float] | None:
-    """What the latest test with this work directory found; None where none has ended."""
-    files = sorted(folder.glob('*/*.json'))
-    if not files:
-        return None
-    return {key: value for key, value in json.loads(files[-1].read_text()).items() if 'AP' in key}
+def test(work_dir: Path, *arguments: object) -> dict[str, float]:
+    """What tools/test.py finds, once it has ended."""
+    whole = work_dir / 'metrics.json'  # MMEngine's own has its name before it is written
+    if not whole.is_file():
+        call('test', *arguments, '--work-dir', work_dir)
+        latest = max(work_dir.glob('*/*.json'))
+        write_json(whole, json.loads(latest.read_text()))
+    return {key: value for key, value in json.loads(whole.read_text()).items() if 'AP' in key}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -128,12 +137,9 @@ def main(argv: list[str] | None = None) -> int:
     if not figures.is_file():
         how = options(args, 'runtime', 'precision', 'threads', 'calibrate', 'shape')
         call('export', config, weights, '--out', file, *how)
-    before, after = out / 'tested/dense', out / 'tested' / file.stem
-    if tested(before) is None:
-        call('test', *dense, '--work-dir', before, *settings)
-    if tested(after) is None:
-        call('test', config, file, '--work-dir', after)
-    found = summary(tested(before), tested(after), figures, tuned)
+    before = test(out / 'tested/dense', *dense, *settings)
+    after = test(out / 'tested' / file.stem, config, file)
+    found = summary(before, after, figures, tuned)
     write_json(out / f'{file.stem}-summary.json', found)
     show(found, file)
     return 0

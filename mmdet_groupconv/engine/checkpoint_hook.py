@@ -27,8 +27,8 @@ class WholeCheckpointHook(CheckpointHook):
     remote `out_dir`) are written by the backend asked for.
 
     A run resumed from the end of an epoch equals an uninterrupted one to the last digit, on one
-    machine and as far as its operations are deterministic, where data workers start anew with each
-    epoch or there are none (see :class:`EpochSeedHook`). The epoch's validation belongs to it: the
+    machine and as far as its operations are deterministic, with :class:`EpochSeedHook`, which the
+    tools add as well. The epoch's validation belongs to it: the
     checkpoint is written again when that is done, and a run that was killed before begins with it.
     From a checkpoint within an epoch (``by_epoch=False``) weights, optimizer,
     schedules and counts are exact, but random numbers aren't those that the run would have drawn.

@@ -78,12 +78,17 @@ def test_a_run_that_was_killed_three_times(
 
 
 @pytest.mark.usefixtures('one_thread')
-@pytest.mark.parametrize('workers', [0, pytest.param(2, marks=pytest.mark.slow)])
-def test_a_seed_that_was_drawn_goes_on_too(tiny_detector_cfg, train, assert_equal_runs, workers):
+@pytest.mark.parametrize(
+    ('workers', 'persistent'),
+    [(0, False), (2, True), pytest.param(2, False, marks=pytest.mark.slow)],
+)
+def test_a_seed_that_was_drawn_goes_on_too(
+    tiny_detector_cfg, train, assert_equal_runs, workers, persistent
+):
     cfg = tiny_detector_cfg('msgc')
     cfg.randomness = dict(seed=None)
     cfg.train_cfg.max_epochs = 2
-    cfg.train_dataloader.num_workers = workers
+    cfg.train_dataloader.update(num_workers=workers, persistent_workers=persistent)
     cfg.default_hooks.checkpoint.max_keep_ckpts = 2
     whole = Path(train(cfg).work_dir)
     resumed = train(cfg, resume=True, load_from=str(whole / 'epoch_1.pth'))

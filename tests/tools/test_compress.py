@@ -43,6 +43,8 @@ def test_a_dense_detector_becomes_a_file(module, folder, tmp_path, capfd, monkey
     assert (tmp_path / 'detect.py').is_file()
     table = capfd.readouterr().out
     monkeypatch.setattr(module, 'call', lambda tool, *_: pytest.fail(f'{tool} was called again'))
+    (half,) = (tmp_path / 'tested/dense').glob('*/*.json')
+    half.write_text('{')  # what the test itself left isn't read again
     assert run(module, folder, tmp_path, *how) == 0  # as after an interruption
     assert capfd.readouterr().out in table
     with pytest.raises(SystemExit):
@@ -84,6 +86,10 @@ def test_a_tool_that_fails_ends_it(module, folder, tmp_path, capfd):
         (['--shape', '8', '8'], '--shape 8 8, expected 64 or more'),
         (['--threads', '0'], '--threads 0, expected 1 or more'),
         (['--runtime', 'onnxruntime', '--precision', 'bf16'], 'precision bf16 in onnxruntime'),
+        (
+            ['--cfg-options', 'train_cfg.max_epochs=None', 'train_cfg.max_iters=9'],
+            "'max_iters': 9}, expected a loop with max_epochs",
+        ),
     ],
 )
 def test_what_would_fail_at_the_end_is_said_first(
