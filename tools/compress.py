@@ -126,7 +126,7 @@ def main(argv: list[str] | None = None) -> int:
     settings = ['--cfg-options', *settings] if settings else []
     config = grouped / 'config.py'
     if not config.is_file():
-        how = options(args, 'method', 'macs', 'align', 'teacher', 'epochs', 'shape')
+        how = options(args, 'method', 'macs', 'align', 'teacher', 'epochs')
         frozen = ['--freeze-gates'] if args.method == 'msgc' else []
         call('group', *dense, *how, *frozen, '--out', grouped, *settings)
     write_json(noted, settings_of(args))

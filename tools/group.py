@@ -67,7 +67,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         '--epochs', type=int, help="of the fine-tuning, in the place of the config's"
     )
-    add_shape_option(parser)
+    size = 'that MACs are counted for; as images that connections are judged by, if not given'
+    add_shape_option(parser, size, default=None)
     parser.add_argument('--seed', type=int, default=0)
     parser.add_argument(
         '--evaluate',
@@ -135,7 +136,7 @@ def main(argv: list[str] | None = None) -> int:
             check_data(cfg, ('train',))
         settings = Settings(
             args.method, args.macs, args.scope, args.align, args.importance, args.calibrate,
-            tuple(args.shape), args.seed, args.images,
+            args.shape and tuple(args.shape), args.seed, args.images,
         )  # fmt: skip
         source = cfg, state, args.checkpoint
         if args.percentage is None:

@@ -35,6 +35,7 @@ from .mac_share import MacShare
 from .self_grouping import self_group_model, sgc_layers
 
 _SMALL = 128  # pixels; enough to see which layer reads which
+_UNKNOWN = 800, 1344  # of images that nothing was judged by: COCO's
 _ROUNDS = 5
 _MEASURED_ON = 4  # images: each layer's loss is measured for several numbers of groups
 _FITTED_ON = 16  # images, whose maps have thousands of positions
@@ -49,7 +50,7 @@ class Settings:
     'detector'. align: groups have multiples of so many channels and filters. importance: 'taylor',
     or 'magnitude'. images: how many training images judge the connections. folder: of images
     without labels to judge them by in their place, by what they change of the outputs. input_size:
-    (height, width) that MACs are counted for.
+    (height, width) that MACs are counted for; None for that of the images.
     """
 
     method: str
@@ -58,7 +59,7 @@ class Settings:
     align: int
     importance: str
     images: int
-    input_size: tuple[int, int]
+    input_size: tuple[int, int] | None
     seed: int = 0
     folder: str | None = None
 
@@ -81,7 +82,9 @@ def group_detector(
     with the least that can be reached, where the MACs can't be met.
     """
     dense = _dense(cfg, state, source)
-    share = _share(dense, settings)
+    judge = Judge(cfg, settings.importance, settings.folder, settings.seed)
+    size = settings.input_size or judge.input_size(dense, settings.images)
+    share = MacShare(dense, settings.macs, settings.scope, size)
     hook = schedule(cfg, settings.method, settings.macs, settings.scope)
     config = grouped_config(cfg, settings.method, settings.scope, hook)
     torch.manual_seed(settings.seed)  # of what dense weights don't give: gate nets
@@ -94,7 +97,6 @@ def group_detector(
         )
     budget = share.for_groups(model, settings.method)
     model.load_state_dict(state, strict=False)
-    judge = Judge(cfg, settings.importance, settings.folder, settings.seed)
     importance = judge.connections(dense, names, settings.images)
     static = {n: v for n, v in importance.items() if model.get_submodule(n).static_gate}
     kept: dict[str, float] = {}
@@ -128,7 +130,8 @@ def self_grouped_detector(
     percentage: of connections that are pruned, in steps of `step`; the budget of `settings` doesn't
     count. Raises ValueError as :func:`group_detector` and for percentages out of range.
     """
-    share = _share(_dense(cfg, state, source), settings)
+    size = settings.input_size or _UNKNOWN
+    share = MacShare(_dense(cfg, state, source), settings.macs, settings.scope, size)
     config = grouped_config(cfg, 'sgc', settings.scope, dict(type='MACRatioHook'))
     model = build_model(config)
     model.load_state_dict(state, strict=False)
@@ -145,10 +148,6 @@ def _dense(cfg: Config, state: dict[str, Tensor], source: str) -> nn.Module:
     check_fit(dense, state, source, may_add=trimmed_keys(dense))
     dense.load_state_dict(state, strict=False)
     return dense
-
-
-def _share(dense: nn.Module, settings: Settings) -> MacShare:
-    return MacShare(dense, settings.macs, settings.scope, settings.input_size)
 
 
 def _start_gates(
@@ -233,6 +232,6 @@ def _plan(
         target=settings.macs,
         reached=share.of_scope(after).macs / share.whole,
         detector=after.macs / share.dense.original,
-        input_size=settings.input_size,
+        input_size=share.input_size,
         layers=[plans[name] for name in share.macs],
     )

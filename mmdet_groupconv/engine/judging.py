@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 from mmengine.config import Config
 from rich.progress import track
 from torch import nn
@@ -43,6 +44,12 @@ class Judge:
         if self.folder is None:
             return training_images(self.cfg, number, self.seed)
         return image_batches(self.cfg, image_paths(self.folder)[:number])
+
+    def input_size(self, dense: nn.Module, number: int) -> tuple[int, int]:
+        """The median (height, width) of so many images, as the network gets them."""
+        prepared = (dense.data_preprocessor(batch, False) for batch in self.images(number))
+        sizes = np.median([data['inputs'].shape[-2:] for data in prepared], axis=0)
+        return tuple(int(side) for side in sizes)
 
     def connections(self, dense: nn.Module, names: list[str], number: int) -> Importance:
         """How much each connection of these layers matters, judged on so many images."""

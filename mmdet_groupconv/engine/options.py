@@ -34,16 +34,18 @@ def add_run_options(parser: ArgumentParser) -> None:
     parser.add_argument('--local_rank', '--local-rank', type=int, default=0)
 
 
-def add_shape_option(parser: ArgumentParser, help: str | None = None) -> None:
+def add_shape_option(
+    parser: ArgumentParser, help: str | None = None, default: tuple[int, int] | None = (800, 1344)
+) -> None:
     """Height and width of an image that costs are counted or timed for."""
     parser.add_argument(
-        '--shape', type=int, nargs=2, default=(800, 1344), metavar=('H', 'W'), help=help
+        '--shape', type=int, nargs=2, default=default, metavar=('H', 'W'), help=help
     )
 
 
 def check_shape(args: Namespace) -> None:
     """Raise ValueError for an image too small for a detector's strides."""
-    if min(args.shape) < 64:
+    if args.shape is not None and min(args.shape) < 64:
         raise ValueError(f'--shape {args.shape[0]} {args.shape[1]}, expected 64 or more each')
 
 

@@ -75,6 +75,15 @@ def test_fixed_groups_meet_the_budget_within_a_hundredth(grouped, method):
     assert {layer['name'] for layer in plan['layers']} > {'bbox_head.retina_cls'}
 
 
+def test_macs_are_counted_for_the_images_that_judge(main, folder, tmp_path):
+    files = [str(folder / name) for name in ('config.py', 'dense.pth')]
+    larger = '--cfg-options', 'train_dataloader.dataset.image_size=96'
+    how = '--method', 'fixed', '--align', '4', '--calibrate', '2', '--out', str(tmp_path)
+    assert main([*files, *how, *larger]) == 0
+    plan = json.loads((tmp_path / 'plan.json').read_text())
+    assert plan['input_size'] == [96, 96]
+
+
 @pytest.mark.parametrize('method', METHODS)
 def test_weights_are_the_dense_detectors_where_nothing_is_grouped(folder, grouped, method):
     dense, meta = read_checkpoint(folder / 'dense.pth')
@@ -92,10 +101,10 @@ def test_weights_are_the_dense_detectors_where_nothing_is_grouped(folder, groupe
 def test_gates_by_image_begin_as_the_dense_detector(folder, grouped, method):
     dense = build_model(Config.fromfile(folder / 'config.py'))
     dense.load_state_dict(read_state_dict(folder / 'dense.pth'))
-    image = torch.randn(1, 3, 64, 64)
+    model, image = load(grouped(method)), torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         expected = dense.eval().backbone(image)
-        found = load(grouped(method)).backbone(image)
+        found = model.backbone(image)
     for one, other in zip(expected, found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 
