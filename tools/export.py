@@ -43,7 +43,10 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
         'detector, "head" ends with the RPN',
     )
     add_shape_option(parser, 'size of image to make it fast for; the file takes any')
-    parser.add_argument('--image', help='to check the file on; noise if not given')
+    parser.add_argument(
+        '--image',
+        help='to check the file on; if not given, training images for int8 and bf16, else noise',
+    )
     parser.add_argument(
         '--runtime',
         choices=('onnxruntime', 'openvino'),
@@ -109,8 +112,8 @@ def main(argv: list[str] | None = None) -> int:
             precision=args.precision,
             **deploy.metadata(cfg, args.part),
         )
-        images = []
-        if args.precision == 'int8':
+        images = [] if image is None else [image]
+        if args.precision == 'int8' or (args.precision == 'bf16' and image is None):
             images = calibration_pixels(cfg, args.calibrate)
         report = deploy.export_onnx(
             model,
@@ -118,7 +121,7 @@ def main(argv: list[str] | None = None) -> int:
             tuple(args.shape),
             runtime,
             part=args.part,
-            image=image if image is not None or not images else images[0],
+            image=images[0] if image is None and images else image,
             about=about,
             images=images,
         )

@@ -15,7 +15,7 @@ pytest.importorskip('onnxruntime')
 
 from mmdet_groupconv.deploy import export, export_onnx
 from mmdet_groupconv.deploy.detecting import Detecting
-from mmdet_groupconv.deploy.runtime import session
+from mmdet_groupconv.deploy.runtime import Runtime, session
 
 CONFIGS = Path(__file__).resolve().parents[2] / 'configs'
 GROUPED = {
@@ -142,6 +142,21 @@ def test_the_file_gives_them_for_images_of_any_size(detector, tmp_path, untimed)
         run = session(path, 1).run(None, {'images': pixels(*size).numpy()})
         expected = [y.numpy() for y in by_mmdetection(detector, pixels(*size))]
         assert max(map(np.max, Detecting(detector).differences(expected, run))) <= 1e-3
+
+
+@pytest.mark.parametrize('known', [True, False])
+def test_a_detector_in_bf16_is_checked_on_images_where_some_are_known(
+    tmp_path, untimed, monkeypatch, known
+):
+    pytest.importorskip('openvino')
+    images = [pixels(64, 64 + 8 * n) for n in range(9 if known else 0)]
+    seen = []
+    monkeypatch.setattr(export, 'check_runtime', lambda *given: seen.extend(given[-2]))
+    where = tmp_path / 'detector.onnx', (64, 64), Runtime('openvino', 'bf16', 1)
+    export_onnx(small('retinanet', 'sgc').eval(), *where, images=images)
+    assert [tuple(image.shape[2:]) for image in seen] == (
+        [(64, 64 + 8 * n) for n in range(8)] if known else [(64, 64)]
+    )
 
 
 def test_an_image_without_objects_has_no_boxes(tmp_path, untimed):
