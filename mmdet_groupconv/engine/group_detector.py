@@ -18,6 +18,7 @@ from ..grouping import (
     Refit,
     Spaces,
     compare_orders,
+    compensate,
     find_spaces,
     gate_shares,
     start_gates,
@@ -188,11 +189,19 @@ def _start_groups(
         short = -share.excess(share.count(model))
         tried[abs(short)] = chosen
         if abs(short) <= _TOLERANCE * share.whole:
-            return chosen
+            break
         # Channels that nobody reads any more save their filters, too.
         budget += short
     best = tried[min(tried)]
-    start_groups(model, best, refit)
+    if best is not chosen:
+        start_groups(model, best, refit)
+    masks = {
+        name: torch.from_numpy(groups.mask)
+        for name, groups in best.items()
+        if groups is not None and not name.startswith('roi_head.')  # whose boxes are others then
+    }
+    runs = forward_passes(dense, images), lambda: forward_passes(model, images)
+    compensate(dense, model, masks, *runs, settings.seed)
     return best
 
 

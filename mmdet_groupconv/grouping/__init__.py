@@ -5,6 +5,7 @@ from .allocation import Choice, allocate
 from .assignment import Orders
 from .clusters import Clusters, cluster_options, regular_clusters
 from .comparison import compare_orders
+from .compensation import compensate
 from .importance import magnitude_importance, taylor_importance
 from .plan import LayerPlan, Plan
 from .planning import GroupPlanner
@@ -30,6 +31,7 @@ __all__ = [
     'allocate',
     'cluster_options',
     'compare_orders',
+    'compensate',
     'find_spaces',
     'free_spaces',
     'gate_shares',

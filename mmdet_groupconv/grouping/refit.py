@@ -4,15 +4,14 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .clusters import Clusters
 from .inputs import watch_inputs
+from .least_squares import filters_and_reads, read_by, ridge, solve
 from .regular import Groups
 
 _SAMPLES = 1024  # positions of a map; more say little, since neighbours are alike
-_RIDGE = 0.01  # of the inputs' mean power
 _WIDE = 8192  # weights of a filter: the second moments of more take too much memory
 _SAMPLES_OF_WIDE = 128  # of an image, kept as they are
 
@@ -47,7 +46,7 @@ class Refit:
         draw = np.random.default_rng(seed)
 
         def note(name: str, x: Tensor) -> None:
-            x, inputs = _read_by(modules[name], x.float()), self._inputs[name]
+            x, inputs = read_by(modules[name], x.float()), self._inputs[name]
             if len(x) > inputs.most:
                 chosen = draw.choice(len(x), inputs.most, replace=False)
                 x = x[torch.from_numpy(chosen).to(x.device)]
@@ -68,10 +67,7 @@ class Refit:
         kernel = dense[0, 0].numel()
         weight = dense.flatten(1).float()  # exact to about 1e-3, in half of the time of float64
         fitted = torch.zeros_like(weight)
-        rows, group_of = mask.unique(dim=0, return_inverse=True)
-        for number, row in enumerate(rows):
-            read = row.repeat_interleave(kernel).nonzero()[:, 0]
-            filters = (group_of == number).nonzero()[:, 0]
+        for filters, read in filters_and_reads(mask, kernel):
             fitted[filters[:, None], read] = self._inputs[name].fit(weight[filters], read)
         return fitted.to(dense.dtype).reshape(dense.shape)
 
@@ -98,9 +94,9 @@ class _Moments:
             return weight[:, read]
         wanted = weight @ self.total[:, read] / self.seen  # E[(w . x) x]
         gram = self.total[read][:, read] / self.seen
-        ridge = _ridge(self.total.diagonal().mean() / self.seen)
-        gram.diagonal().add_(ridge)
-        return _solve(gram, (wanted + ridge * weight[:, read]).T).T
+        added = ridge(self.total.diagonal().mean() / self.seen)
+        gram.diagonal().add_(added)
+        return solve(gram, (wanted + added * weight[:, read]).T).T
 
 
 class _Samples:
@@ -121,29 +117,9 @@ class _Samples:
         if not sum(map(len, self.rows)):
             return kept
         x = torch.cat(self.rows)
-        ridge = _ridge(x.square().mean()) * len(x)
+        added = ridge(x.square().mean()) * len(x)
         x_read = x[:, read]
         lacking = x @ weight.T - x_read @ kept.T  # [n, K]
         gram = x_read @ x_read.T
-        gram.diagonal().add_(ridge)
-        return kept + (x_read.T @ _solve(gram, lacking)).T
-
-
-def _ridge(power: Tensor) -> Tensor:
-    return _RIDGE * power.clamp(min=1e-12)
-
-
-def _solve(gram: Tensor, wanted: Tensor) -> Tensor:
-    return torch.cholesky_solve(wanted, torch.linalg.cholesky(gram))
-
-
-def _read_by(module: nn.Module, x: Tensor) -> Tensor:
-    """What each output position reads: ``[positions, weights of a filter]``."""
-    if isinstance(module, nn.Linear):
-        return x
-    if module.kernel_size == (1, 1) and module.padding == (0, 0):
-        rows, columns = module.stride
-        x = x[:, :, ::rows, ::columns].flatten(2)
-    else:
-        x = F.unfold(x, module.kernel_size, module.dilation, module.padding, module.stride)
-    return x.transpose(1, 2).flatten(0, 1)
+        gram.diagonal().add_(added)
+        return kept + (x_read.T @ solve(gram, lacking)).T

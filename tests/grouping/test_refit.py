@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from mmdet_groupconv.grouping import Groups, Refit, regular_clusters
-from mmdet_groupconv.grouping.refit import _RIDGE
+from mmdet_groupconv.grouping.least_squares import _RIDGE
 
 HALVES = Groups(2, np.arange(6) % 2, np.arange(4) // 2, 0.5)
 

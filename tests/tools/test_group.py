@@ -258,6 +258,7 @@ def two_stages(folder, tmp_path_factory):
     head = cfg.model.roi_head.bbox_head
     head.update(in_channels=32, fc_out_channels=64, num_classes=classes)
     cfg.dump(two_stages / 'config.py')
+    torch.manual_seed(0)
     model = build_model(cfg)
     model.init_weights()
     torch.save(dict(state_dict=model.state_dict()), two_stages / 'dense.pth')
