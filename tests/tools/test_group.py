@@ -258,7 +258,7 @@ def two_stages(folder, tmp_path_factory):
     head = cfg.model.roi_head.bbox_head
     head.update(in_channels=32, fc_out_channels=64, num_classes=classes)
     cfg.dump(two_stages / 'config.py')
-    torch.manual_seed(0)
+    torch.manual_seed(5)  # some weights lose nothing in any groups: all go to the fewest
     model = build_model(cfg)
     model.init_weights()
     torch.save(dict(state_dict=model.state_dict()), two_stages / 'dense.pth')
