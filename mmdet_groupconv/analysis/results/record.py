@@ -92,6 +92,9 @@ def record_run(
             f'{cfg.train_cfg.max_epochs} epochs that was validated'
         )
     macs, parameters = _left(work_dir, cfg, last)
+    for part, share in macs.items():
+        if last.get(_RATIOS[part]) != share:  # pruned: what was trained didn't know
+            epochs[-1][_RATIOS[part]] = share
     steps, times = run.train['time']
     for path, figures in zip(files, found, strict=True):
         figures['bbox_mAP'] = float(test_file(cfg, path)['coco/bbox_mAP'])

@@ -38,8 +38,9 @@ def test_what_pruning_left_is_what_it_says(tmp_path):
     log.write_text('\n'.join(map(json.dumps, lines)))
     (tmp_path / PRUNING).write_text('{"macs": {"detector": 0.4}, "parameters": 7}')
     about = dict(detector='a', data='b', method='c', scope='detector', dense=None)
-    row, _ = record_run(str(tmp_path), 'name', about)
+    row, epochs = record_run(str(tmp_path), 'name', about)
     assert (row.macs, row.parameters, row.mean_ap) == (dict(detector=0.4), 7, 0.5)
+    assert epochs[-1]['mac_ratio_detector'] == 0.4
 
 
 def test_the_hash_is_of_what_is_trained_not_of_where():
