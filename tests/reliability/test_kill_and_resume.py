@@ -80,7 +80,7 @@ def test_a_run_that_was_killed_three_times(
 @pytest.mark.usefixtures('one_thread')
 @pytest.mark.parametrize(
     ('workers', 'persistent'),
-    [(0, False), (2, True), pytest.param(2, False, marks=pytest.mark.slow)],
+    [(0, False), *(pytest.param(2, lasting, marks=pytest.mark.slow) for lasting in (False, True))],
 )
 def test_a_seed_that_was_drawn_goes_on_too(
     tiny_detector_cfg, train, assert_equal_runs, workers, persistent
