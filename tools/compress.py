@@ -41,7 +41,9 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument('--macs', type=float, default=0.5, help='share of the MACs to be left')
     parser.add_argument('--align', type=int, help='see tools/group.py')
     parser.add_argument('--teacher', help='see tools/group.py')
-    parser.add_argument('--epochs', type=int, help='see tools/group.py')
+    parser.add_argument(
+        '--epochs', type=int, help='see tools/group.py; 0 for a file without any training'
+    )
     parser.add_argument('--amp', action='store_true', help='see tools/train.py')
     parser.add_argument('--runtime', choices=('onnxruntime', 'openvino'), default='openvino')
     parser.add_argument('--precision', choices=('fp32', 'bf16', 'int8'), default='int8')
@@ -60,6 +62,8 @@ def check(args: argparse.Namespace) -> None:
             f'{args.config}: train_cfg={dict(loop)}, expected a loop with max_epochs; others train '
             'by tools/group.py and tools/train.py'
         )
+    if args.epochs == 0 and args.method == 'msgc':
+        raise ValueError('--epochs 0 with --method msgc, whose gates close in training, expected 1')
     if args.threads < 1:
         raise ValueError(f'--threads {args.threads}, expected 1 or more')
     load_deploy().Runtime(args.runtime, args.precision, args.threads).check()
@@ -126,12 +130,15 @@ def main(argv: list[str] | None = None) -> int:
     settings = ['--cfg-options', *settings] if settings else []
     config = grouped / 'config.py'
     if not config.is_file():
-        how = options(args, 'method', 'macs', 'align', 'teacher', 'epochs')
+        how = options(args, 'method', 'macs', 'align', 'teacher')
+        how += options(args, 'epochs') if args.epochs != 0 else []
         frozen = ['--freeze-gates'] if args.method == 'msgc' else []
         call('group', *dense, *how, *frozen, '--out', grouped, *settings)
     write_json(noted, settings_of(args))
     weights = tuned / f'epoch_{Config.fromfile(config).train_cfg.max_epochs}.pth'
-    if not weights.is_file():
+    if args.epochs == 0:
+        weights = grouped / 'grouped.pth'
+    elif not weights.is_file():
         call('train', config, '--work-dir', tuned, '--resume', *(['--amp'] if args.amp else []))
     figures = file.with_suffix('.json')
     if not figures.is_file():
@@ -139,20 +146,31 @@ def main(argv: list[str] | None = None) -> int:
         call('export', config, weights, '--out', file, *how)
     before = test(out / 'tested/dense', *dense, *settings)
     after = test(out / 'tested' / file.stem, config, file)
-    found = summary(before, after, figures, tuned)
+    macs = planned_macs(grouped) if args.epochs == 0 else trained_macs(tuned)
+    found = summary(before, after, figures, macs)
     write_json(out / f'{file.stem}-summary.json', found)
     show(found, file)
     return 0
 
 
-def summary(before: dict, after: dict, figures: Path, tuned: Path) -> dict[str, dict]:
-    """Of the dense detector and of the file."""
-    of_file = json.loads(figures.read_text())
+def planned_macs(grouped: Path) -> float:
+    """The share of the detector's that its groups leave."""
+    return json.loads((grouped / 'plan.json').read_text())['detector']
+
+
+def trained_macs(tuned: Path) -> float:
+    """The share of the detector's at the end of its training."""
     run, name = read_run(tuned), 'mac_ratio_detector'
     _, ratios = run.val.get(name) or run.train[name]
+    return ratios[-1]
+
+
+def summary(before: dict, after: dict, figures: Path, macs: float) -> dict[str, dict]:
+    """Of the dense detector and of the file."""
+    of_file = json.loads(figures.read_text())
     return dict(
         dense=dict(before, macs=1.0, milliseconds=of_file['dense_milliseconds']),
-        file=dict(after, macs=ratios[-1], milliseconds=of_file['milliseconds']),
+        file=dict(after, macs=macs, milliseconds=of_file['milliseconds']),
     )
 
 

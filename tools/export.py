@@ -45,7 +45,8 @@ def parse_args(argv: list[str] | None) -> argparse.Namespace:
     add_shape_option(parser, 'size of image to make it fast for; the file takes any')
     parser.add_argument(
         '--image',
-        help='to check the file on; if not given, training images for int8 and bf16, else noise',
+        help='to check the file on; if not given, training images for int8 and for detectors in '
+        'bf16, else noise',
     )
     parser.add_argument(
         '--runtime',
@@ -113,8 +114,10 @@ def main(argv: list[str] | None = None) -> int:
             **deploy.metadata(cfg, args.part),
         )
         images = [] if image is None else [image]
-        if args.precision == 'int8' or (args.precision == 'bf16' and image is None):
+        if args.precision == 'int8':
             images = calibration_pixels(cfg, args.calibrate)
+        elif args.precision == 'bf16' and args.part == 'detector' and image is None:
+            images = calibration_pixels(cfg, deploy.COMPARED)
         report = deploy.export_onnx(
             model,
             args.out,

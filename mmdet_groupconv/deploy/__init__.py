@@ -6,7 +6,7 @@ leave out, so nothing here knows a method.
 
 from pathlib import Path
 
-from .export import Report, export_onnx
+from .export import COMPARED, Report, export_onnx
 from .file_detector import FileDetector
 from .metadata import metadata
 from .runtime import PRECISIONS, Runtime
@@ -14,6 +14,7 @@ from .runtime import PRECISIONS, Runtime
 DETECT = Path(__file__).with_name('detect.py')  # runs a file without this package
 
 __all__ = [
+    'COMPARED',
     'DETECT',
     'PRECISIONS',
     'FileDetector',

@@ -25,7 +25,7 @@ from .shapes import name_sizes
 from .trace import Traced, trace
 from .whole_numbers import give_whole_numbers, pad_whole_numbers
 
-_COMPARED = 8  # images
+COMPARED = 8  # images that a detector in bf16 is checked on
 PARTS = ('detector', 'head', 'neck', 'backbone')
 
 
@@ -86,8 +86,8 @@ def export_onnx(
     stages, the RPN's), the neck's or the backbone's. image: ``[1, 3, H, W]``, uint8, RGB, to
     compare outputs for, at both sizes; noise if not given. about: kept in the file's metadata.
     images: likewise, of any sizes, that int8 is calibrated on, and that a detector in bf16 is
-    checked on, the first of them. limit: how much of their variance int8 may change predictions
-    by; layers stay float until it is met. Infinite for weights that mean nothing.
+    checked on, the first COMPARED of them. limit: how much of their variance int8 may change
+    predictions by; layers stay float until it is met. Infinite for weights that mean nothing.
 
     In onnxruntime the file's outputs are those of the network, within the tolerance of
     :mod:`~mmdet_groupconv.deploy.exactness`; an int8 file's are those of the graph that was
@@ -131,7 +131,7 @@ def export_onnx(
         if quantised is not None or runtime.name != 'onnxruntime':
             compared = inputs[:1]
             if wrap is Detecting and runtime.precision == 'bf16':
-                compared = [*images][:_COMPARED] or compared  # pixels are what it takes
+                compared = [*images][:COMPARED] or compared  # pixels are what it takes
             graphs = traced.graph, quantised
             check_runtime(path, temporary, *graphs, runtime, wrap(model), compared, limit)
     worst = max(comparison.difference for comparison in found)

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+SAMPLES = 1024  # positions of a map; more say little, since neighbours are alike
+WIDE = 8192  # weights of a filter: the second moments of more take too much memory
 _RIDGE = 0.01  # of the inputs' mean power
 
 

@@ -8,11 +8,9 @@ from torch import Tensor, nn
 
 from .clusters import Clusters
 from .inputs import watch_inputs
-from .least_squares import filters_and_reads, read_by, ridge, solve
+from .least_squares import SAMPLES, WIDE, filters_and_reads, read_by, ridge, solve
 from .regular import Groups
 
-_SAMPLES = 1024  # positions of a map; more say little, since neighbours are alike
-_WIDE = 8192  # weights of a filter: the second moments of more take too much memory
 _SAMPLES_OF_WIDE = 128  # of an image, kept as they are
 
 
@@ -40,7 +38,7 @@ class Refit:
         modules = {name: network.get_submodule(name) for name in layers}
         self._weights = {name: m.weight.detach().clone() for name, m in modules.items()}
         self._inputs = {
-            name: (_Samples if module.weight[0].numel() > _WIDE else _Moments)()
+            name: (_Samples if module.weight[0].numel() > WIDE else _Moments)()
             for name, module in modules.items()
         }
         draw = np.random.default_rng(seed)
@@ -75,7 +73,7 @@ class Refit:
 class _Moments:
     """The mean of ``x x^T`` over inputs, float32: the normal equations."""
 
-    most = _SAMPLES
+    most = SAMPLES
 
     def __init__(self) -> None:
         self.total: Tensor | None = None

@@ -56,12 +56,19 @@ def test_the_first_layer_is_ridge_regression_towards_its_weight():
     part = (len(columns) * _RIDGE * columns.square().mean()).sqrt()
     for filt in range(6):
         read = MASKS['0'][filt].repeat_interleave(9)
-        a = torch.cat([columns[:, read], part * torch.eye(int(read.sum()))])
+        # The last unknown is the offset, which nothing holds back.
+        a = torch.zeros(len(columns) + int(read.sum()), int(read.sum()) + 1, dtype=torch.float64)
+        a[: len(columns), :-1], a[: len(columns), -1] = columns[:, read], 1
+        a[len(columns) :, :-1] = part * torch.eye(int(read.sum()))
         b = torch.cat([wanted[:, filt], part * start[filt, read]])
-        expected = torch.linalg.lstsq(a, b[:, None]).solution[:, 0]
+        *expected, offset = torch.linalg.lstsq(a, b[:, None]).solution[:, 0]
         found = grouped[0].weight[filt].flatten()
-        torch.testing.assert_close(found[read].double(), expected, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(
+            found[read].double(), torch.stack(expected), rtol=1e-3, atol=1e-4
+        )
         assert not found[~read].any()
+        added = grouped[0].bias[filt] - dense[0].bias[filt]
+        torch.testing.assert_close(added.double(), offset, rtol=1e-3, atol=1e-4)
 
 
 def test_a_later_layer_makes_up_for_an_earlier_one():
@@ -96,6 +103,21 @@ def test_a_network_that_equals_the_dense_one_stays_as_it_is():
         torch.testing.assert_close(one, two, rtol=1e-3, atol=1e-5)
 
 
+@pytest.mark.parametrize('norm', [nn.BatchNorm2d, nn.Identity])
+def test_without_a_bias_a_batch_norm_has_the_offset(norm):
+    torch.manual_seed(0)
+    dense = nn.Sequential(nn.Conv2d(4, 6, 3, bias=False)).append(norm(6)).append(norm(6)).eval()
+    grouped = copy.deepcopy(dense)
+    cut(grouped, {'0': MASKS['0']})
+    (x,) = images()
+    x = x + 5
+    fit(dense, grouped, {'0': MASKS['0']}, x)
+    off = (grouped(x) - dense(x)).mean(dim=(0, 2, 3))
+    assert (off.abs() < 1e-3).all() == (norm is nn.BatchNorm2d)
+    if norm is nn.BatchNorm2d:
+        assert not grouped[2].running_mean.any()  # which reads the norm, not the layer
+
+
 def test_nothing_runs_behind_a_layer_that_has_had_its_inputs():
     dense, grouped = chain()
     ran = []
@@ -106,7 +128,7 @@ def test_nothing_runs_behind_a_layer_that_has_had_its_inputs():
 
 
 def test_maps_are_sampled_alike_in_both_networks(monkeypatch):
-    monkeypatch.setattr(compensation, '_SAMPLES', 100)
+    monkeypatch.setattr(compensation, 'SAMPLES', 100)
     dense, grouped = chain()
     cut(grouped, {'0': MASKS['0']})
     start = grouped[0].weight.detach().clone()
@@ -119,7 +141,7 @@ def test_maps_are_sampled_alike_in_both_networks(monkeypatch):
 @pytest.mark.parametrize('reached', [True, False])
 def test_layers_that_are_wide_or_never_reached_keep_their_weights(monkeypatch, reached):
     if reached:
-        monkeypatch.setattr(compensation, '_WIDE', 35)
+        monkeypatch.setattr(compensation, 'WIDE', 35)
     dense, grouped = (nn.ModuleDict(dict(zip('ab', net, strict=False))) for net in chain())
     cut(grouped, {'a': MASKS['0']})
     before = copy.deepcopy(grouped)

@@ -80,14 +80,14 @@ def test_wide_layers_are_fitted_alike(monkeypatch):
     layer = nn.Conv2d(6, 4, 3)
     x = torch.randn(2, 6, 8, 8)
     expected = refit_of(layer, x)('0', HALVES)
-    monkeypatch.setattr('mmdet_groupconv.grouping.refit._WIDE', 53)
+    monkeypatch.setattr('mmdet_groupconv.grouping.refit.WIDE', 53)
     torch.testing.assert_close(refit_of(layer, x)('0', HALVES), expected, rtol=1e-4, atol=1e-5)
 
 
 def test_a_layer_that_no_image_reaches_keeps_what_it_may(monkeypatch):
     network = nn.ModuleDict(dict(used=nn.Linear(6, 4), idle=nn.Linear(6, 4)))
     for most in (100, 5):
-        monkeypatch.setattr('mmdet_groupconv.grouping.refit._WIDE', most)
+        monkeypatch.setattr('mmdet_groupconv.grouping.refit.WIDE', most)
         refit = Refit(network, ['used', 'idle'], [lambda: network['used'](torch.randn(3, 6))])
         expected = network['idle'].weight * torch.from_numpy(HALVES.mask)
         assert torch.equal(refit('idle', HALVES), expected)

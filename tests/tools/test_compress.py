@@ -54,6 +54,16 @@ def test_a_dense_detector_becomes_a_file(module, folder, tmp_path, capfd, monkey
     )
 
 
+def test_no_epochs_make_a_file_of_what_groups_leave(module, folder, tmp_path):
+    how = ['--method', 'fixed', '--runtime', 'onnxruntime', '--precision', 'fp32', '--epochs', 0]
+    how += ['--cfg-options', 'model.test_cfg.score_thr=0.0']
+    assert run(module, folder, tmp_path, *how) == 0
+    assert not (tmp_path / 'tuned').exists()
+    found = json.loads((tmp_path / 'onnxruntime-fp32-summary.json').read_text())
+    planned = json.loads((tmp_path / 'grouped/plan.json').read_text())
+    assert found['file']['macs'] == planned['detector'] < 1
+
+
 def test_gates_are_frozen_for_the_file(module, folder, tmp_path, monkeypatch):
     calls = []
 
@@ -85,6 +95,7 @@ def test_a_tool_that_fails_ends_it(module, folder, tmp_path, capfd):
     [
         (['--shape', '8', '8'], '--shape 8 8, expected 64 or more'),
         (['--threads', '0'], '--threads 0, expected 1 or more'),
+        (['--method', 'msgc', '--epochs', '0'], '--epochs 0 with --method msgc, whose gates close'),
         (['--runtime', 'onnxruntime', '--precision', 'bf16'], 'precision bf16 in onnxruntime'),
         (
             ['--cfg-options', 'train_cfg.max_epochs=None', 'train_cfg.max_iters=9'],

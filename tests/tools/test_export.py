@@ -238,6 +238,29 @@ def test_a_file_that_is_no_detector_s_is_refused_by_the_script(
     assert not (tmp_path / 'found').exists()
 
 
+@pytest.mark.parametrize(
+    ('options', 'number'),
+    [
+        (['int8'], [64]),
+        (['bf16'], [8]),
+        (['bf16', '--part', 'head'], []),
+        (['fp32'], []),
+    ],
+)
+def test_no_more_images_are_read_than_are_looked_at(
+    module, checkpoint, tmp_path, monkeypatch, options, number
+):
+    pytest.importorskip('openvino')
+    from mmdet_groupconv import deploy
+
+    read, how = [], ['--runtime', 'openvino', '--precision', *options]
+    monkeypatch.setattr(module, 'calibration_pixels', lambda _, number: read.append(number) or [])
+    monkeypatch.setattr(deploy, 'export_onnx', lambda *_, **__: sys.exit())
+    with pytest.raises(SystemExit):
+        run(module, checkpoint, tmp_path / 'a.onnx', *how)
+    assert read == number
+
+
 @pytest.fixture
 def no_work(module, monkeypatch):
     """Neither calibrating nor exporting is reached."""

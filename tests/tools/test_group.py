@@ -269,7 +269,7 @@ def two_stages(folder, tmp_path_factory):
 def test_the_wide_layer_of_a_roi_head_is_clustered_and_fitted(
     main, two_stages, tmp_path, monkeypatch, method
 ):
-    monkeypatch.setattr('mmdet_groupconv.grouping.refit._WIDE', 1000)  # it reads 32 * 49
+    monkeypatch.setattr('mmdet_groupconv.grouping.refit.WIDE', 1000)  # it reads 32 * 49
     assert run(main, two_stages, tmp_path, '--method', method) == 0
     layer = load(tmp_path).roi_head.bbox_head.shared_fcs[0]
     kept = layer.mask > 0
