@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from .inputs import watch_inputs
 from .least_squares import SAMPLES, WIDE, filters_and_reads, read_by, ridge, solve
+from .reuse import MOST, ReusedOutputs
 
 Run = Callable[[], object]
 
@@ -57,12 +58,14 @@ def compensate(
     images = [_wanted(layers, run, np.random.default_rng(seed)) for run in dense_runs]
     offsets = _offsets(network, layers, next(iter(runs())))
     order = dict.fromkeys(name for image in images for name in image)
+    known = [ReusedOutputs(network, MOST // len(images)) for _ in images]
     for name in track(order, 'making up for layers before'):
         module, moments = network.get_submodule(name), _Moments()
-        for run, image in zip(runs(), images, strict=True):
+        for run, image, before in zip(runs(), images, known, strict=True):
             if name in image:
-                with suppress(_Enough):
+                with suppress(_Enough), before.one_pass(None):
                     moments.watch(name, module, run, image[name])
+            before.forget(module)
         mask = masks[name].to(module.weight.device)
         weight = module.weight.flatten(1).float()
         fitted, offset = moments.fit(weight, mask, centred=bool(offsets[name]))

@@ -8,11 +8,11 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-_MOST = 4 * 2**30
+MOST = 4 * 2**30
 
 
 class ReusedOutputs:
-    """What convolutions and linear layers gave in a first pass, where they get the same again.
+    """What convolutions and linear layers gave in a pass before, where they get the same again.
 
     All before the layer that differs, and all branches beside it, need no computing anew. Passes
     have to call layers in the same order, without gradients.
@@ -20,16 +20,21 @@ class ReusedOutputs:
     most: bytes of outputs that are kept; layers after them are always computed.
     """
 
-    def __init__(self, network: nn.Module, most: int = _MOST) -> None:
+    def __init__(self, network: nn.Module, most: int = MOST) -> None:
         self._layers = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
         self._known: dict[tuple[nn.Module, int], tuple[tuple, Tensor]] = {}
         self._left = most
         self._differs: nn.Module | None = None
         self._calls: Counter[nn.Module] = Counter()
 
+    def forget(self, layer: nn.Module) -> None:
+        """Its weights are others from now on."""
+        for key in [key for key in self._known if key[0] is layer]:
+            self._drop(key)
+
     @contextmanager
     def one_pass(self, differs: nn.Module | None) -> Iterator[None]:
-        """Over the same images in the same order; None for the first pass, which is kept."""
+        """Over the same images in the same order; None for a pass that is kept, as the first is."""
         self._differs = differs
         self._calls.clear()
         for layer in self._layers:
@@ -46,14 +51,20 @@ class ReusedOutputs:
         if layer is self._differs or gate:
             return compute(x, *gate)
         mark = _mark(x)
-        if self._differs is not None:
-            before, y = self._known.get(key, (None, None))
-            return y.clone() if before == mark else compute(x)
+        before, y = self._known.get(key, (None, None))
+        if before == mark:
+            return y.clone()  # what comes after may work in place
         y = compute(x)
-        if y.nbytes <= self._left:
-            self._left -= y.nbytes
-            self._known[key] = mark, y.clone()  # what comes after may work in place
+        if self._differs is None:
+            self._drop(key)
+            if y.nbytes <= self._left:
+                self._left -= y.nbytes
+                self._known[key] = mark, y.clone()
         return y
+
+    def _drop(self, key: tuple[nn.Module, int]) -> None:
+        if key in self._known:
+            self._left += self._known.pop(key)[1].nbytes
 
 
 def _mark(x: Tensor) -> tuple:

@@ -83,11 +83,15 @@ def test_a_later_layer_makes_up_for_an_earlier_one():
 
 def test_layers_come_in_the_order_that_they_run_in():
     dense, grouped = chain()
-    cut(grouped, MASKS)
+    for network in dense, grouped:
+        torch.manual_seed(2)
+        network.append(nn.Conv2d(6, 6, 3, padding=1))  # behind one that is used twice
+    masks = MASKS | {'4': halves(6, 6)}
+    cut(grouped, masks)
     other = copy.deepcopy(grouped)
     x = images(2)
-    fit(dense, grouped, dict(reversed(MASKS.items())), *x)
-    for name, mask in MASKS.items():
+    fit(dense, grouped, dict(reversed(masks.items())), *x)
+    for name, mask in masks.items():
         fit(dense, other, {name: mask}, *x)
     for one, two in zip(grouped.parameters(), other.parameters(), strict=True):
         torch.testing.assert_close(one, two)
@@ -116,6 +120,20 @@ def test_without_a_bias_a_batch_norm_has_the_offset(norm):
     assert (off.abs() < 1e-3).all() == (norm is nn.BatchNorm2d)
     if norm is nn.BatchNorm2d:
         assert not grouped[2].running_mean.any()  # which reads the norm, not the layer
+
+
+def test_what_is_before_a_layer_is_not_computed_for_each_image_and_layer(monkeypatch):
+    dense, grouped = chain()
+    cut(grouped, MASKS)
+    computed = []
+    convolve = nn.Conv2d.forward
+    monkeypatch.setattr(
+        nn.Conv2d, 'forward', lambda own, x: computed.append(own) or convolve(own, x)
+    )
+    fit(dense, grouped, MASKS, *images(2))
+    # Once fitted, for the second layer; the second layer itself between its two calls.
+    assert computed.count(grouped[0]) == 2
+    assert computed.count(grouped[2]) == 2
 
 
 def test_nothing_runs_behind_a_layer_that_has_had_its_inputs():

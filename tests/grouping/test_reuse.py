@@ -68,6 +68,31 @@ def test_what_is_before_and_beside_the_changed_layer_is_not_computed(network):
     assert added == [0, 2, 0, 2]  # of both images, and the shared one in the changed tower
 
 
+def test_a_layer_that_is_forgotten_is_computed_once_more(network):
+    reused = ReusedOutputs(network)
+    with reused.one_pass(None):
+        run(network, IMAGES)
+    for name, computed in (('one', [0, 2, 0, 2]), ('stem', [2, 2, 2, 4])):
+        nn.init.normal_(network.get_submodule(name).weight)
+        expected, before = run(network, IMAGES), network.calls()
+        reused.forget(network.get_submodule(name))
+        for _ in range(2):  # the second time all is known again
+            with reused.one_pass(None):
+                assert all(map(torch.equal, run(network, IMAGES), expected))
+        added = [now - then for now, then in zip(network.calls(), before, strict=True)]
+        assert added == computed
+
+
+def test_what_is_forgotten_gives_its_memory_back(network):
+    reused = ReusedOutputs(network, most=IMAGES[0].nbytes)  # the stem's of one image
+    for calls in ([1, 1, 1, 2], [2, 2, 2, 4], [2, 3, 3, 6]):
+        with reused.one_pass(None):
+            run(network, IMAGES[:1])
+        assert network.calls() == calls
+        if calls[0] == 1:
+            reused.forget(network.stem)
+
+
 def test_what_does_not_fit_into_memory_is_computed(network):
     reused = ReusedOutputs(network, most=0)
     with reused.one_pass(None):
