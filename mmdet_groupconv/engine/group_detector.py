@@ -176,6 +176,31 @@ def _start_groups(
     if not importance:
         return {}
     images = list(judge.images(min(settings.images, _FITTED_ON)))
+    best = _best_groups(dense, model, share, judge, importance, spaces, budget, images, settings)
+    if settings.method in BY_IMAGE:
+        return best
+    masks = {
+        name: torch.from_numpy(groups.mask)
+        for name, groups in best.items()
+        if groups is not None and not name.startswith('roi_head.')  # whose boxes are others then
+    }
+    runs = forward_passes(dense, images), lambda: forward_passes(model, images)
+    compensate(dense, model, masks, *runs, settings.seed)
+    return best
+
+
+def _best_groups(
+    dense: nn.Module,
+    model: nn.Module,
+    share: MacShare,
+    judge: Judge,
+    importance: Importance,
+    spaces: Spaces,
+    budget: float,
+    images: list[dict],
+    settings: Settings,
+) -> dict[str, Groups | Clusters | None]:
+    """Those nearest to the budget of a few rounds; what was kept to judge them goes with it."""
     refit = Refit(dense, importance, forward_passes(dense, track(images, 'noting inputs')))
     loss = judge.groups(model, refit, importance, images[:_MEASURED_ON])
     sizes = settings.align, MOST_GROUPS, settings.seed
@@ -195,13 +220,6 @@ def _start_groups(
     best = tried[min(tried)]
     if best is not chosen:
         start_groups(model, best, refit)
-    masks = {
-        name: torch.from_numpy(groups.mask)
-        for name, groups in best.items()
-        if groups is not None and not name.startswith('roi_head.')  # whose boxes are others then
-    }
-    runs = forward_passes(dense, images), lambda: forward_passes(model, images)
-    compensate(dense, model, masks, *runs, settings.seed)
     return best
 
 

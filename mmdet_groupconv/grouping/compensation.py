@@ -41,11 +41,11 @@ def compensate(
     """Fit layers, one after the other as they run, to what the dense network gives there.
 
     For each filter the least ``E[(v . x' + b - w . x)^2] + r |v - u|^2``: x is what the dense layer
-    reads and w its weight; x' what the layer reads when all before it are fitted, u the
-    weight it has so far. v is zero where the layer isn't connected (He et al., ICCV 2017, whole
-    model pruning). b is added to the layer's bias, or taken from the running mean of batch norms
-    that read it; it is 0 where there is neither. Layers of more than 8192 weights a filter stay as
-    they are.
+    reads and w its weight; x' what the layer reads when all before it are fitted, u the weight it
+    has so far. v is zero where the layer isn't connected (He et al., ICCV 2017, whole model
+    pruning). b is added to the layer's bias, or taken from the running mean of batch norms that
+    read it; it is 0 where there is neither. Layers of more than 8192 weights a filter stay as they
+    are.
 
     dense, network: with the same layers, weights of the same shapes and the same rows of inputs.
     masks: ``[K, C]`` bool, the connections of each layer to fit. dense_runs, runs(): a call for

@@ -92,9 +92,13 @@ def test_weights_are_the_dense_detectors_where_nothing_is_grouped(folder, groupe
     if method == 'dgc':  # whose saliencies multiply them
         return
     plan = json.loads((grouped(method) / 'plan.json').read_text())
-    fitted = {f'{layer["name"]}.weight' for layer in plan['layers'] if layer['groups'] > 1}
-    assert bool(fitted) == (method != 'msgc')
-    assert {k for k, value in dense.items() if not torch.equal(state[k], value)} == fitted
+    layers = [layer['name'] for layer in plan['layers'] if layer['groups'] > 1]
+    assert bool(layers) == (method != 'msgc')
+    changed = {k for k, value in dense.items() if not torch.equal(state[k], value)}
+    assert {k for k in changed if k.endswith('.weight')} == {f'{name}.weight' for name in layers}
+    offsets = {f'{name}.bias' for name in layers}
+    offsets |= {f'{name.replace(".conv", ".bn")}.running_mean' for name in layers}
+    assert {k for k in changed if not k.endswith('.weight')} == offsets & dense.keys()
 
 
 @pytest.mark.parametrize('method', ['msgc', 'dgc'])
