@@ -110,6 +110,8 @@ def group_detector(
             config.custom_hooks[-1].update(gate_factors=factors)
     spaces = _spaces(dense)
     chosen = _start_groups(dense, model, share, judge, static, spaces, budget, settings)
+    if settings.method not in BY_IMAGE:
+        _fit_in_turn(dense, model, chosen, judge, settings)
     plans = _layer_plans(chosen, model, share, spaces, settings)
     plans |= {name: LayerPlan(name, share.macs[name], gates=part) for name, part in kept.items()}
     plan = _plan(settings, share, model, plans)
@@ -175,32 +177,7 @@ def _start_groups(
     """The best groups of a model's static layers for a budget, and put into them."""
     if not importance:
         return {}
-    images = list(judge.images(min(settings.images, _FITTED_ON)))
-    best = _best_groups(dense, model, share, judge, importance, spaces, budget, images, settings)
-    if settings.method in BY_IMAGE:
-        return best
-    masks = {
-        name: torch.from_numpy(groups.mask)
-        for name, groups in best.items()
-        if groups is not None and not name.startswith('roi_head.')  # whose boxes are others then
-    }
-    runs = forward_passes(dense, images), lambda: forward_passes(model, images)
-    compensate(dense, model, masks, *runs, settings.seed)
-    return best
-
-
-def _best_groups(
-    dense: nn.Module,
-    model: nn.Module,
-    share: MacShare,
-    judge: Judge,
-    importance: Importance,
-    spaces: Spaces,
-    budget: float,
-    images: list[dict],
-    settings: Settings,
-) -> dict[str, Groups | Clusters | None]:
-    """Those nearest to the budget of a few rounds; what was kept to judge them goes with it."""
+    images = _fitting_images(judge, settings)
     refit = Refit(dense, importance, forward_passes(dense, track(images, 'noting inputs')))
     loss = judge.groups(model, refit, importance, images[:_MEASURED_ON])
     sizes = settings.align, MOST_GROUPS, settings.seed
@@ -221,6 +198,28 @@ def _best_groups(
     if best is not chosen:
         start_groups(model, best, refit)
     return best
+
+
+def _fit_in_turn(
+    dense: nn.Module,
+    model: nn.Module,
+    chosen: dict[str, Groups | Clusters | None],
+    judge: Judge,
+    settings: Settings,
+) -> None:
+    """All that is grouped, but in a RoI head, whose boxes aren't the dense one's any more."""
+    masks = {
+        name: torch.from_numpy(groups.mask)
+        for name, groups in chosen.items()
+        if groups is not None and not name.startswith('roi_head.')
+    }
+    images = _fitting_images(judge, settings)
+    runs = forward_passes(dense, images), lambda: forward_passes(model, images)
+    compensate(dense, model, masks, *runs, settings.seed)
+
+
+def _fitting_images(judge: Judge, settings: Settings) -> list[dict]:
+    return list(judge.images(min(settings.images, _FITTED_ON)))
 
 
 def _spaces(dense: nn.Module) -> Spaces:
